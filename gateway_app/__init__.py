@@ -1,0 +1,1 @@
+"""An API gateway as an ASGI application."""
