@@ -1,0 +1,91 @@
+"""The state of one request on its way through the gateway.
+
+The edge makes one `Exchange` per request and puts it into the ASGI scope as `scope["gateway"]`. Each stage
+writes what it decided; the access log and the metrics read it at the end. Nothing here outlives the request.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from gateway_app.snapshot import Route
+
+NO_PARAMS: Mapping[str, str] = {}
+
+
+class Exchange:
+    """One request and what became of it.
+
+    Middlewares may read every attribute, and set `backend` (to send the request to another backend of the
+    file), `max_body_bytes` and entries of `log`.
+
+    Attributes:
+        request_id: taken from a trusted proxy, else made here; goes to the backend, the client and the log.
+        client: the client's IP address as text, found behind the trusted proxies; "" if unknown.
+        scheme: "http" or "https", as the client used it.
+        host: the requested host, lower case, without port; "" if the request has none.
+        path: the normalised path that routes are matched on (see `routing.target`).
+        params: what `{name}` segments captured, percent-decoded.
+        route: the route that won, None until matched.
+        backend: name of the backend to forward to; set from the route, a middleware may change it.
+        max_body_bytes: the largest request body that is read; more is 413.
+        started: loop time at arrival, in seconds.
+        upstream_started: loop time when the last attempt began, 0.0 if none did.
+        upstream_first_byte: loop time of the answer's first byte, 0.0 if there was none.
+        endpoint: the endpoint that answered or failed last, as configured; "" if none was asked.
+        attempts: requests sent upstream, retries included.
+        status: the status sent to the client, 0 if none was sent.
+        bytes_in: request body bytes read.
+        bytes_out: response body bytes sent.
+        error: the `Cause` token of what went wrong, "" if nothing did.
+        error_detail: what exactly went wrong, for the log.
+        log: fields a middleware adds to the access log line, None until the first.
+    """
+
+    __slots__ = (
+        "attempts",
+        "backend",
+        "bytes_in",
+        "bytes_out",
+        "client",
+        "endpoint",
+        "error",
+        "error_detail",
+        "host",
+        "log",
+        "max_body_bytes",
+        "params",
+        "path",
+        "request_id",
+        "route",
+        "scheme",
+        "started",
+        "status",
+        "upstream_first_byte",
+        "upstream_started",
+    )
+
+    def __init__(self, request_id: str, client: str, scheme: str, started: float, max_body_bytes: int) -> None:
+        self.request_id = request_id
+        self.client = client
+        self.scheme = scheme
+        self.started = started
+        self.max_body_bytes = max_body_bytes
+        self.host = ""
+        self.path = ""
+        self.params = NO_PARAMS
+        self.route: Route | None = None
+        self.backend = ""
+        self.upstream_started = 0.0
+        self.upstream_first_byte = 0.0
+        self.endpoint = ""
+        self.attempts = 0
+        self.status = 0
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.error = ""
+        self.error_detail = ""
+        self.log: dict[str, object] | None = None
