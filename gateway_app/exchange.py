@@ -31,6 +31,9 @@ class Exchange:
         params: what `{name}` segments captured, percent-decoded.
         route: the route that won, None until matched.
         backend: name of the backend to forward to; set from the route, a middleware may change it.
+        content_length: declared length of the request body in bytes; 0 without a body, -1 if not known beforehand.
+        has_body: the request has a body, or may have one (HTTP/2 without a declared length).
+        expects_continue: the client waits for 100 (Continue) before it sends the body.
         max_body_bytes: the largest request body that is read; more is 413.
         started: loop time at arrival, in seconds.
         upstream_started: loop time when the last attempt began, 0.0 if none did.
@@ -51,9 +54,12 @@ class Exchange:
         "bytes_in",
         "bytes_out",
         "client",
+        "content_length",
         "endpoint",
         "error",
         "error_detail",
+        "expects_continue",
+        "has_body",
         "host",
         "log",
         "max_body_bytes",
@@ -74,6 +80,9 @@ class Exchange:
         self.scheme = scheme
         self.started = started
         self.max_body_bytes = max_body_bytes
+        self.content_length = 0
+        self.has_body = False
+        self.expects_continue = False
         self.host = ""
         self.path = ""
         self.params = NO_PARAMS

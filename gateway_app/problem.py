@@ -32,6 +32,7 @@ class Cause(enum.Enum):
     REQUEST_TIMEOUT = ("request_timeout", 408, "http_request_error", True)
     BODY_TOO_LARGE = ("body_too_large", 413, "http_request_error", True)
     TARGET_TOO_LONG = ("target_too_long", 414, "http_request_error", True)
+    EXPECTATION = ("expectation", 417, "http_request_error", True)
     MISDIRECTED = ("misdirected", 421, "http_request_error", True)
     RATE_LIMITED = ("rate_limited", 429, "http_request_denied", True)
     FIELDS_TOO_LARGE = ("fields_too_large", 431, "http_request_error", True)
