@@ -1,8 +1,8 @@
 """Failure is an answer: causes, their status, and the RFC 9457 body that tells the client.
 
-One table maps every cause to its HTTP status and its `Proxy-Status` error type (RFC 9209 2.3). Code that fails
-raises `GatewayError(cause, detail)`; the edge turns it into an answer. A middleware that wants to answer with
-a problem itself calls `send_problem`.
+One table maps every cause to its HTTP status and its `Proxy-Status` error type (RFC 9209 2.3). Code that
+fails raises `GatewayError(cause, detail)`; the edge turns it into an answer. A middleware that wants to answer
+with a problem itself calls `send_problem`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PROXY_NAME = "l47-gateway"
 
 
 class Cause(enum.Enum):
-    """Why the gateway answers itself: (token, status, Proxy-Status error type, may tell the client the detail)."""
+    """Why the gateway answers itself: token, status, Proxy-Status error type, may the client see the detail."""
 
     MALFORMED = ("malformed", 400, "http_request_error", True)
     BLOCKED = ("blocked", 400, "http_request_denied", False)
@@ -36,6 +36,7 @@ class Cause(enum.Enum):
     MISDIRECTED = ("misdirected", 421, "http_request_error", True)
     RATE_LIMITED = ("rate_limited", 429, "http_request_denied", True)
     FIELDS_TOO_LARGE = ("fields_too_large", 431, "http_request_error", True)
+    CLIENT_STALLED = ("client_stalled", 408, "connection_write_timeout", False)
     CLIENT_CLOSED = ("client_closed", 499, "connection_terminated", False)
     INTERNAL = ("internal", 500, "proxy_internal_error", False)
     WEBSOCKET_UNSUPPORTED = ("websocket_unsupported", 501, "http_request_error", True)
@@ -77,7 +78,9 @@ class GatewayError(Exception):
         self.headers = headers
 
 
-async def send_problem(scope: Scope, send: Send, cause: Cause, detail: str = "", headers: Headers = ()) -> None:
+async def send_problem(
+    scope: Scope, send: Send, cause: Cause, detail: str = "", headers: Headers = ()
+) -> None:
     """Answer with `cause` as application/problem+json (RFC 9457) and Proxy-Status (RFC 9209).
 
     `headers` are added as they are. The cause and detail are noted on the exchange for the access log.

@@ -1,0 +1,122 @@
+"""Timeouts and vanished clients, for all exchanges of a worker, from one timer.
+
+A timer and a task per request would cost more than the request itself. So each exchange only notes its
+next deadline, and one sweep every 100 ms ends those that are past it; timeouts are therefore up to 100 ms
+late. The sweep also starts to listen for the client's disconnect once a request has lasted longer than one interval:
+only slow requests pay for that, and a disconnect is noticed within 200 ms.
+
+Ending an exchange means cancelling its task after its cause is noted in `Flight.cut`; the forwarder turns the
+cancellation back into that cause.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from gateway_app.problem import Cause
+
+if TYPE_CHECKING:
+    from starlette.types import Receive
+
+SWEEP_INTERVAL_S = 0.1
+NEVER = float("inf")
+
+
+class Flight:
+    """One exchange under way upstream, as the sweep sees it.
+
+    Attributes:
+        deadline: loop time at which `cause` ends the exchange.
+        cause: what to report when `deadline` passes.
+        total_deadline: loop time at which the whole exchange must have ended.
+        cut: why the exchange was ended from outside, None while it was not.
+        owns_receive: the sweep may call `receive` to listen for the disconnect; False while the body is read.
+    """
+
+    __slots__ = (
+        "cause",
+        "cut",
+        "deadline",
+        "owns_receive",
+        "receive",
+        "started",
+        "task",
+        "total_deadline",
+        "watcher",
+    )
+
+    def __init__(self, receive: Receive, started: float, total_deadline: float) -> None:
+        self.receive = receive
+        self.started = started
+        self.deadline = NEVER
+        self.cause = Cause.RESPONSE_TIMEOUT
+        self.total_deadline = total_deadline
+        self.cut: Cause | None = None
+        self.owns_receive = True
+        self.task: asyncio.Task[object] | None = asyncio.current_task()
+        self.watcher: asyncio.Task[None] | None = None
+
+    def end(self, cause: Cause) -> None:
+        """Cancel the exchange's task because of `cause`. Does nothing the second time."""
+        if self.cut is None and self.task is not None:
+            self.cut = cause
+            self.task.cancel()
+
+
+class Deadlines:
+    """Holds the flights of one event loop and ends those that are late or whose client has left."""
+
+    def __init__(self) -> None:
+        self._flights: set[Flight] = set()
+        self._watchers: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self.add = self._flights.add
+
+    def __len__(self) -> int:
+        """Count the flights under way."""
+        return len(self._flights)
+
+    def remove(self, flight: Flight) -> None:
+        """Forget a flight that has ended."""
+        self._flights.discard(flight)
+        if flight.watcher is not None:
+            flight.watcher.cancel()
+
+    def start(self) -> None:
+        """Begin to sweep on the running loop."""
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(SWEEP_INTERVAL_S, self._sweep, loop)
+
+    async def aclose(self) -> None:
+        """Stop sweeping and wait for the watchers of flights that have ended."""
+        if self._timer is not None:
+            self._timer.cancel()
+        for watcher in self._watchers:
+            watcher.cancel()
+        await asyncio.gather(*self._watchers, return_exceptions=True)
+
+    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        now = loop.time()
+        for flight in tuple(self._flights):
+            if now >= flight.deadline:
+                flight.end(flight.cause)
+            elif now >= flight.total_deadline:
+                flight.end(Cause.TOTAL_TIMEOUT)
+            elif flight.watcher is None and flight.owns_receive and now - flight.started > SWEEP_INTERVAL_S:
+                self._watch(flight, loop)
+        self._timer = loop.call_later(SWEEP_INTERVAL_S, self._sweep, loop)
+
+    def _watch(self, flight: Flight, loop: asyncio.AbstractEventLoop) -> None:
+        watcher = loop.create_task(_end_on_disconnect(flight))
+        flight.watcher = watcher
+        self._watchers.add(watcher)
+        watcher.add_done_callback(self._watchers.discard)
+
+
+async def _end_on_disconnect(flight: Flight) -> None:
+    """Wait for the client to leave. The body was read before, so what else comes is an empty end of it."""
+    receive = flight.receive
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    flight.end(Cause.CLIENT_CLOSED)
