@@ -1,0 +1,1 @@
+"""The ASGI applications that the benchmark serves beside the gateway."""
