@@ -115,7 +115,7 @@ def _fill(text: str, values: dict[str, str]) -> str:
 
 
 def version_of(subject: Subject) -> str:
-    """Return the version of the subject's package, else what its program tells of itself, or "not installed"."""
+    """Return the version of the package, else what the program tells of itself, or "not installed"."""
     program = subject.path()
     if program is None:
         return "not installed"
