@@ -1,0 +1,273 @@
+import asyncio
+import math
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from l4relay.dns_message import RecordType, encode_name
+from l4relay.resolve import LOCAL_EXPIRY_S, ResolvConf, ResolveError, Resolver, parse_hosts, parse_resolv_conf
+
+Zone = dict[tuple[str, RecordType], list[bytes]]
+A, AAAA, CNAME, SOA = RecordType.A, RecordType.AAAA, RecordType.CNAME, RecordType.SOA
+
+
+def record(name: str, kind: RecordType, content: bytes, ttl_s: int = 60) -> bytes:
+    numbers = ((kind, 2), (1, 2), (ttl_s, 4), (len(content), 2))
+    return encode_name(name) + b"".join(number.to_bytes(size, "big") for number, size in numbers) + content
+
+
+def ipv4(name: str, last: int, ttl_s: int = 60) -> bytes:
+    return record(name, A, bytes((127, 0, 0, last)), ttl_s)
+
+
+def alias(name: str, target: str, ttl_s: int = 60) -> bytes:
+    return record(name, CNAME, encode_name(target), ttl_s)
+
+
+class Nameserver:
+    """A nameserver on a loopback port, over UDP and TCP: answers from `zone`, NXDOMAIN for what is not there.
+
+    `spoil` may change a UDP reply or leave it out; `udp_limit` truncates longer ones.
+    """
+
+    def __init__(self, zone: Zone) -> None:
+        self.zone = zone
+        self.asked: list[tuple[bytes, int, str]] = []
+        self.udp_limit = 512
+        self.spoil: Callable[[bytes], list[bytes]] = lambda reply: [reply]
+        self.negative_ttl_s = 17
+
+    def reply(self, query: bytes, over: str) -> bytes:
+        name, kind = query[12:-4], int.from_bytes(query[-4:-2], "big")
+        self.asked.append((name, kind, over))
+        known = {(encode_name(known), k): records for (known, k), records in self.zone.items()}
+        answers = known.get((name, RecordType(kind)))
+        exists = any(listed == name for listed, _ in known)
+        authority = b""
+        if not answers:
+            authority = record(
+                "example", SOA, b"\0\0" + bytes(16) + self.negative_ttl_s.to_bytes(4, "big"), 900
+            )
+        flags = 0x8180 if exists else 0x8183
+        counts = (1, len(answers or ()), bool(authority), 0)
+        header = query[:2] + b"".join(number.to_bytes(2, "big") for number in (flags, *counts))
+        return header + query[12:] + b"".join(answers or ()) + authority
+
+    def udp_replies(self, query: bytes) -> list[bytes]:
+        reply = self.reply(query, "udp")
+        if len(reply) > self.udp_limit:
+            reply = reply[:2] + b"\x83\x80" + reply[4:6] + bytes(6) + query[12:]
+        return self.spoil(reply)
+
+    async def serve_tcp(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        query = await reader.readexactly(int.from_bytes(await reader.readexactly(2), "big"))
+        reply = self.reply(query, "tcp")
+        writer.write(len(reply).to_bytes(2, "big") + reply)
+        await writer.drain()
+        writer.close()
+
+
+class _UdpProtocol(asyncio.DatagramProtocol):
+    def __init__(self, nameserver: Nameserver) -> None:
+        self.nameserver = nameserver
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.DatagramTransport, transport)
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        for reply in self.nameserver.udp_replies(data):
+            self.transport.sendto(reply, addr)
+
+
+@asynccontextmanager
+async def serving(nameserver: Nameserver, ip: str = "127.0.0.1", port: int = 0) -> AsyncIterator[int]:
+    """Serve on one port for both transports; that port is given back."""
+    tcp = await asyncio.start_server(nameserver.serve_tcp, ip, port)
+    port = tcp.sockets[0].getsockname()[1]
+    udp, _ = await asyncio.get_running_loop().create_datagram_endpoint(
+        lambda: _UdpProtocol(nameserver), local_addr=(ip, port)
+    )
+    try:
+        async with tcp:
+            yield port
+    finally:
+        udp.close()
+        await asyncio.sleep(0)  # the transport closes its socket in the loop's next turn
+
+
+@pytest.fixture
+def make_resolver(tmp_path: Path) -> Callable[..., Resolver]:
+    def make(
+        port: int = 1, *, conf: str = "nameserver 127.0.0.1", hosts: str = "", **limits: Any
+    ) -> Resolver:
+        (tmp_path / "resolv.conf").write_text(conf)
+        (tmp_path / "hosts").write_text(hosts)
+        limits |= {"resolv_conf": tmp_path / "resolv.conf", "hosts": tmp_path / "hosts"}
+        return Resolver(nameserver_port=port, **limits)
+
+    return make
+
+
+MakeResolver = Callable[..., Resolver]
+
+
+async def test_a_literal_address_holds_for_ever(make_resolver: MakeResolver) -> None:
+    for literal in ("192.0.2.1", "::1", "fe80::1%lo"):
+        resolution = await make_resolver().resolve(literal, 80)
+        assert (resolution.addresses, resolution.expires_in_s) == ((literal,), math.inf)
+
+
+async def test_hosts_come_before_nameservers_and_are_read_again(
+    make_resolver: MakeResolver, tmp_path: Path
+) -> None:
+    resolver = make_resolver(hosts="::1 db DB.local # comment\n127.0.0.9 db\nnonsense db\n")
+    resolution = await resolver.resolve("DB", 80)
+    assert (resolution.addresses, resolution.expires_in_s) == (("127.0.0.9", "::1"), LOCAL_EXPIRY_S)
+    (tmp_path / "hosts").write_text("127.0.0.10 db")
+    assert (await resolver.resolve("db.", 80)).addresses == ("127.0.0.10",)
+
+
+async def test_localhost_needs_nobody(make_resolver: MakeResolver) -> None:
+    assert (await make_resolver().resolve("localhost", 80)).addresses == ("127.0.0.1", "::1")
+
+
+async def test_both_families_are_asked_and_the_shortest_ttl_counts(make_resolver: MakeResolver) -> None:
+    zone: Zone = {
+        ("db.example", A): [ipv4("db.example", 1, 50), ipv4("db.example", 2, 90)],
+        ("db.example", AAAA): [record("db.example", AAAA, socket.inet_pton(socket.AF_INET6, "::1"), 40)],
+    }
+    async with serving(Nameserver(zone)) as port:
+        resolution = await make_resolver(port).resolve("db.example", 80)
+    assert resolution.addresses == ("127.0.0.1", "127.0.0.2", "::1")
+    assert resolution.expires_in_s == 40
+
+
+@pytest.mark.parametrize(("ttl_s", "expires_in_s"), [(0, 5), (7, 7), (86_400, 60)])
+async def test_ttls_are_clamped(make_resolver: MakeResolver, ttl_s: int, expires_in_s: float) -> None:
+    async with serving(Nameserver({("db.example", A): [ipv4("db.example", 1, ttl_s)]})) as port:
+        resolution = await make_resolver(port, min_ttl_s=5.0, max_ttl_s=60.0).resolve("db.example", 80)
+    assert resolution.expires_in_s == expires_in_s
+
+
+async def test_an_alias_is_followed_within_a_reply_and_beyond_it(make_resolver: MakeResolver) -> None:
+    zone: Zone = {
+        ("www.example", A): [alias("www.example", "a.example", 30), alias("a.example", "b.example")],
+        ("b.example", A): [ipv4("b.example", 3, 90)],
+    }
+    async with serving(Nameserver(zone)) as port:
+        resolution = await make_resolver(port).resolve("www.example", 80)
+    assert (resolution.addresses, resolution.expires_in_s) == (("127.0.0.3",), 30)
+
+
+async def test_a_truncated_reply_is_asked_for_over_tcp(make_resolver: MakeResolver) -> None:
+    nameserver = Nameserver({("db.example", A): [ipv4("db.example", last) for last in range(1, 100)]})
+    async with serving(nameserver) as port:
+        resolution = await make_resolver(port).resolve("db.example", 80)
+    assert len(resolution.addresses) == 99
+    assert (encode_name("db.example"), A, "tcp") in nameserver.asked
+
+
+async def test_absence_is_an_error_that_says_how_long_it_holds(make_resolver: MakeResolver) -> None:
+    async with serving(Nameserver({("empty.example", CNAME): []})) as port:
+        for name in ("nobody.example", "empty.example"):
+            with pytest.raises(ResolveError, match="no such name") as caught:
+                await make_resolver(port).resolve(name, 80)
+            assert caught.value.expires_in_s == 17
+        with pytest.raises(ResolveError) as caught:
+            await make_resolver(port, max_negative_ttl_s=3.0).resolve("nobody.example", 80)
+        assert caught.value.expires_in_s == 3
+
+
+async def test_an_impossible_name_is_an_error(make_resolver: MakeResolver) -> None:
+    with pytest.raises(ResolveError, match="no host name"):
+        await make_resolver().resolve("a..b", 80)
+
+
+async def test_short_names_are_searched(make_resolver: MakeResolver) -> None:
+    nameserver = Nameserver({("db.two.example", A): [ipv4("db.two.example", 4)]})
+    async with serving(nameserver) as port:
+        resolver = make_resolver(port, conf="nameserver 127.0.0.1\nsearch one.example two.example")
+        assert (await resolver.resolve("db", 80)).addresses == ("127.0.0.4",)
+        with pytest.raises(ResolveError):
+            await resolver.resolve("db.", 80)
+    assert [name for name, kind, _ in nameserver.asked if kind == A] == [
+        encode_name("db.one.example"),
+        encode_name("db.two.example"),
+        encode_name("db"),
+    ]
+
+
+async def test_forged_and_garbled_replies_are_passed_over(make_resolver: MakeResolver) -> None:
+    nameserver = Nameserver({("db.example", A): [ipv4("db.example", 5)]})
+    nameserver.spoil = lambda reply: [bytes((reply[0] ^ 1,)) + reply[1:], b"", reply[:20], reply]
+    async with serving(nameserver) as port:
+        assert (await make_resolver(port).resolve("db.example", 80)).addresses == ("127.0.0.5",)
+
+
+async def test_the_next_nameserver_is_asked_when_one_fails(make_resolver: MakeResolver) -> None:
+    broken, sound = Nameserver({}), Nameserver({("db.example", A): [ipv4("db.example", 6)]})
+    broken.spoil = lambda reply: [reply[:3] + bytes((reply[3] & 0xF0 | 2,)) + reply[4:]]  # SERVFAIL
+    conf = "nameserver 127.0.0.3\nnameserver 127.0.0.2\nnameserver 127.0.0.1"  # the first one refuses
+    async with serving(sound) as port, serving(broken, "127.0.0.2", port):
+        assert (await make_resolver(port, conf=conf).resolve("db.example", 80)).addresses == ("127.0.0.6",)
+    assert broken.asked
+
+
+async def test_a_silent_nameserver_is_asked_again(make_resolver: MakeResolver) -> None:
+    nameserver = Nameserver({("db.example", A): [ipv4("db.example", 7)]})
+    nameserver.spoil = lambda reply: [reply] if len(nameserver.asked) > 2 else []
+    async with serving(nameserver) as port:
+        resolver = make_resolver(port, conf="nameserver 127.0.0.1\noptions timeout:1 attempts:3")
+        assert (await resolver.resolve("db.example", 80)).addresses == ("127.0.0.7",)
+
+
+async def test_one_family_without_an_answer_does_not_spoil_the_other(make_resolver: MakeResolver) -> None:
+    nameserver = Nameserver({("db.example", A): [ipv4("db.example", 8)]})
+    refused = b"\x85"
+    nameserver.spoil = lambda reply: [reply if reply[6:8] == b"\0\1" else reply[:3] + refused + reply[4:]]
+    async with serving(nameserver) as port:
+        assert (await make_resolver(port).resolve("db.example", 80)).addresses == ("127.0.0.8",)
+
+
+@pytest.mark.parametrize("conf", ["", "nameserver 127.0.0.1"])
+async def test_the_system_is_asked_where_no_nameserver_answers(
+    make_resolver: MakeResolver, conf: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    resolver = make_resolver(port, conf=conf)
+    # What the system's own resolver knows differs between machines: the machine's own answer is the measure.
+    host = socket.gethostname()
+    try:
+        expected = {address[0] for *_, address in socket.getaddrinfo(host, 80, type=socket.SOCK_STREAM)}
+    except OSError:
+        with pytest.raises(ResolveError):
+            await resolver.resolve(host, 80)
+        return
+    resolution = await resolver.resolve(host, 80)
+    assert set(resolution.addresses) == expected
+    assert resolution.expires_in_s == LOCAL_EXPIRY_S
+
+
+def test_resolv_conf_is_read_as_the_system_does() -> None:
+    conf = parse_resolv_conf(
+        "# comment\nnameserver 192.0.2.1 ; one\nnameserver 2001:db8::1\nnameserver ?\nnameserver 192.0.2.2\n"
+        "nameserver 192.0.2.3\ndomain old.example\nsearch a.example b.example.\n"
+        "options ndots:2 timeout:99 attempts:0 rotate edns0 trust-ad\nsortlist x\n"
+    )
+    assert conf == ResolvConf(
+        ("192.0.2.1", "2001:db8::1", "192.0.2.2"), ("a.example", "b.example"), 2, timeout_s=30, attempts=1
+    )
+    assert parse_resolv_conf("") == ResolvConf()
+    assert conf.names_to_try("x.y") == ["x.y.a.example", "x.y.b.example", "x.y"]
+    assert conf.names_to_try("x.y.z") == ["x.y.z", "x.y.z.a.example", "x.y.z.b.example"]
+    assert conf.names_to_try("x.") == ["x."]
+
+
+def test_hosts_are_read_as_the_system_does() -> None:
+    assert parse_hosts("::1 a\n1.2.3.4 A b\n\n# c\nx y") == {"a": ("1.2.3.4", "::1"), "b": ("1.2.3.4",)}
