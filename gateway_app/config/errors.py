@@ -1,0 +1,83 @@
+"""What is wrong with a configuration file, said so that it can be mended: file, line, key, remedy."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+KeyPath = tuple[str | int, ...]
+"""Where a value is in the file: table names, keys and places in arrays, from the outside in."""
+
+_LONGEST_FOUND: Final = 60
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ConfigError:
+    """One thing to mend.
+
+    Attributes:
+        file: the file's name as the user gave it.
+        line: counted from 1.
+        key: the path of the key, such as `backends.users.timeout.connect`; "" for the file as a whole.
+        message: what is wrong, what was expected, and the nearest known name where there is one.
+
+    """
+
+    file: str
+    line: int
+    key: str
+    message: str
+
+    def __str__(self) -> str:
+        key = f"{self.key}: " if self.key else ""
+        return f"{self.file}:{self.line}: {key}{self.message}"
+
+
+class ConfigErrors(Exception):
+    """Everything that is wrong with a file, in the order of its lines."""
+
+    def __init__(self, errors: Iterable[ConfigError]) -> None:
+        self.errors = tuple(sorted(set(errors)))
+        super().__init__("\n".join(str(error) for error in self.errors))
+
+
+def nearest(name: object, known: Iterable[str]) -> str:
+    """Return a remedy for an unknown name: the nearest known one, else all of them; "" if there are none."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1) if isinstance(name, str) else []
+    if close:
+        return f'; did you mean "{close[0]}"?'
+    return f"; known are {listed(names)}" if names else ""
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return `names` as an enumeration in quotes."""
+    return ", ".join(f'"{name}"' for name in names)
+
+
+def shown(value: object) -> str:
+    """Return a value of the file as an error names it: as written, shortened, with its kind."""
+    if isinstance(value, dict):
+        return "a table"
+    if isinstance(value, list):
+        return "an empty list" if not value else "a list"
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= _LONGEST_FOUND else f"{text[:_LONGEST_FOUND]}…"
+
+
+def key_text(path: KeyPath) -> str:
+    """Return `path` as a TOML reader would write it, places in arrays in brackets and counted from 0."""
+    text = ""
+    for step in path:
+        if isinstance(step, int):
+            text += f"[{step}]"
+            continue
+        bare = step.replace("-", "").replace("_", "")
+        quoted = step if bare.isalnum() and bare.isascii() else json.dumps(step, ensure_ascii=False)
+        text += f".{quoted}" if text else quoted
+    return text

@@ -1,0 +1,96 @@
+"""What one table of the file says about another: names must be defined, and defined once.
+
+Works on the parsed file, not on the model, so that a wrong value elsewhere does not hide a wrong name.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from gateway_app.config.errors import listed, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from gateway_app.config.errors import ConfigError, KeyPath
+    from gateway_app.config.source import Source
+
+_ACTIONS = ("backend", "redirect", "respond")
+
+
+def check_references(source: Source) -> Iterator[ConfigError]:
+    """Yield an error for each name that is not defined, is defined twice, or is missing."""
+    settings = _table(source.tables.get("gateway"))
+    yield from _unknown_middlewares(source, ("gateway", "middleware"), settings.get("middleware"))
+    yield from _check_routes(source)
+    yield from _check_tests(source)
+    yield from _check_backends(source)
+    for kind in ("routes", "test", "relay"):
+        yield from _duplicates(source, kind)
+
+
+def _check_routes(source: Source) -> Iterator[ConfigError]:
+    backends = _table(source.tables.get("backends"))
+    for place, route in _tables(source.tables.get("routes")):
+        at: KeyPath = ("routes", place)
+        yield from _unknown_middlewares(source, (*at, "middleware"), route.get("middleware"))
+        yield from _unknown(source, (*at, "backend"), route.get("backend"), backends, "backend")
+        actions = [action for action in _ACTIONS if action in route]
+        if len(actions) != 1:
+            found = f"both {' and '.join(actions)}" if actions else "none of them"
+            yield source.error(at, f"expected exactly one of {listed(_ACTIONS)}, found {found}")
+
+
+def _check_tests(source: Source) -> Iterator[ConfigError]:
+    routes = [route.get("name") for _, route in _tables(source.tables.get("routes"))]
+    backends = _table(source.tables.get("backends"))
+    for place, test in _tables(source.tables.get("test")):
+        at: KeyPath = ("test", place, "expect")
+        expect = _table(test.get("expect"))
+        yield from _unknown(source, (*at, "route"), expect.get("route"), routes, "route")
+        yield from _unknown(source, (*at, "backend"), expect.get("backend"), backends, "backend")
+        yield from _unknown_middlewares(source, (*at, "middleware"), expect.get("middleware"))
+        if "expect" in test and not expect:
+            yield source.error(at, "expects nothing; give a route, backend, path or status")
+
+
+def _check_backends(source: Source) -> Iterator[ConfigError]:
+    for name, backend in _table(source.tables.get("backends")).items():
+        tls = _table(_table(backend).get("tls"))
+        for key, other in (("cert", "key"), ("key", "cert")):
+            if key in tls and other not in tls:
+                yield source.error(("backends", name, "tls", key), f'is of no use without "{other}"')
+
+
+def _unknown_middlewares(source: Source, at: KeyPath, names: object) -> Iterator[ConfigError]:
+    known = _table(source.tables.get("middleware"))
+    for place, name in enumerate(names if isinstance(names, list) else ()):
+        yield from _unknown(source, (*at, place), name, known, "middleware")
+
+
+def _unknown(source: Source, at: KeyPath, name: object, known: Any, kind: str) -> Iterator[ConfigError]:
+    if isinstance(name, str) and name not in known:
+        names = [other for other in known if isinstance(other, str)]
+        remedy = nearest(name, names) or f"; the file defines no {kind}"
+        yield source.error(at, f'there is no {kind} "{name}"{remedy}')
+
+
+def _duplicates(source: Source, kind: str) -> Iterator[ConfigError]:
+    first_place: dict[str, int] = {}
+    for place, table in _tables(source.tables.get(kind)):
+        name = table.get("name")
+        if not isinstance(name, str):
+            continue
+        first = first_place.setdefault(name, place)
+        if first != place:
+            line = source.lines.of((kind, first, "name"))
+            yield source.error((kind, place, "name"), f'"{name}" is taken already, in line {line}')
+
+
+def _table(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _tables(value: object) -> Iterator[tuple[int, dict[str, Any]]]:
+    if isinstance(value, list):
+        yield from ((place, table) for place, table in enumerate(value) if isinstance(table, dict))

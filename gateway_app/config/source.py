@@ -1,0 +1,85 @@
+"""The text of a configuration file: parsed, and able to say where in it something is."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from gateway_app.config.errors import ConfigError, ConfigErrors, KeyPath, key_text
+from gateway_app.config.locate import Lines, locate
+
+_TOML_POSITION: Final = re.compile(r" \((?:at line (\d+), column (\d+)|at end of document)\)$")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A TOML file.
+
+    Attributes:
+        file: its name, as the user gave it.
+        tables: what it says, as `tomllib` gives it.
+        lines: where it says it.
+        base_dir: what paths in it are relative to.
+
+    """
+
+    file: str = "routes.toml"
+    tables: dict[str, Any] = field(default_factory=dict)
+    lines: Lines = field(default_factory=lambda: Lines({}))
+    base_dir: Path = Path()
+
+    def error(self, path: KeyPath, message: str) -> ConfigError:
+        """Return the error `message` about the value at `path`."""
+        return ConfigError(self.file, self.lines.of(path), key_text(path), message)
+
+
+def read_source(path: Path, base_dir: Path | None = None) -> Source:
+    """Read and parse the file at `path`; `base_dir` defaults to the directory it is in.
+
+    Raises:
+        ConfigErrors: it cannot be read, is not UTF-8, or is not TOML.
+
+    """
+    file = str(path)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ConfigErrors([ConfigError(file, 1, "", f"cannot be read: {error.strerror}")]) from error
+    try:
+        text = content.decode()
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ConfigErrors([ConfigError(file, line, "", "is not UTF-8, as TOML must be")]) from error
+    return parse_source(text, file, base_dir or path.absolute().parent)
+
+
+def parse_source(text: str, file: str = "routes.toml", base_dir: Path = Path()) -> Source:
+    """Parse `text`; `file` names it in errors.
+
+    Raises:
+        ConfigErrors: it is not TOML.
+
+    """
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigErrors([_syntax_error(text, file, error)]) from error
+    except (RecursionError, ValueError) as error:  # ValueError: a number of more than 4,300 digits
+        raise ConfigErrors([ConfigError(file, 1, "", f"is not read: {error}")]) from error
+    return Source(file, tables, locate(text), base_dir)
+
+
+def _syntax_error(text: str, file: str, error: tomllib.TOMLDecodeError) -> ConfigError:
+    message = str(error)
+    position = _TOML_POSITION.search(message)
+    line, column = text.count("\n") + 1, ""
+    if position is not None:
+        message = message[: position.start()]
+        if position[1]:
+            line, column = int(position[1]), f" in column {position[2]}"
+        else:
+            column = " at the end of the file"
+    return ConfigError(file, line, "", f"is not TOML{column}: {message}")

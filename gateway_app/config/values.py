@@ -1,0 +1,176 @@
+"""The kinds of text in `routes.toml` that have a grammar of their own: addresses, paths, names, schemes.
+
+Each is an annotation for a field of the model. Its check raises `ValueError` with what was expected, which
+the error at the file's line repeats; what is known but not built yet says so.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+from typing import Annotated, Final
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, ValidationInfo
+
+from gateway_app.config.errors import nearest
+from l4relay.addresses import parse_address, parse_network
+
+_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 5.6.2
+_LABEL: Final = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
+_HOST: Final = re.compile(rf"(?:\*\.)?(?:{_LABEL}\.)*{_LABEL}", re.IGNORECASE)
+_IMPORT_PATH: Final = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?:\.[^\W\d]\w*)*")
+_CONTROL: Final = re.compile(r"[\x00-\x20\x7f]")
+
+_NETWORK_SCHEMES: Final = frozenset({"http", "https"})
+_UNIX_SCHEMES: Final = frozenset({"http+unix"})
+_APP_SCHEMES: Final = frozenset({"asgi", "wsgi"})
+_SCHEMES: Final = _NETWORK_SCHEMES | _UNIX_SCHEMES | _APP_SCHEMES
+_SCHEMES_NOT_YET: Final = frozenset({"h2", "h2c", "h3", "grpc", "grpcs", "ws", "wss", "https+unix"})
+
+_RETRY_CAUSES: Final = frozenset({"connect", "reset"})
+_STORES_NOT_YET: Final = ("machine", "redis://", "rediss://", "valkey://")
+
+
+def _listen_address(value: str) -> str:
+    parse_address(value, port_zero_allowed=True)
+    return value
+
+
+def _network(value: str) -> str:
+    return str(parse_network(value))
+
+
+def _method(value: str) -> str:
+    if not _TOKEN.fullmatch(value):
+        raise ValueError('expected an HTTP method, such as "GET"')
+    if value != value.upper():
+        raise ValueError(f'methods are written in capitals: "{value.upper()}"')
+    return value
+
+
+def _endpoint_url(value: str) -> str:
+    scheme, colon, rest = value.partition(":")
+    if scheme in _SCHEMES_NOT_YET:
+        raise ValueError(f'"{scheme}:" endpoints are not supported yet')
+    if not colon or scheme not in _SCHEMES:
+        raise ValueError(
+            f'expected a URL such as "http://127.0.0.1:9001" or "asgi:package.module:app"'
+            f"{nearest(scheme, _SCHEMES)}"
+        )
+    if scheme in _APP_SCHEMES:
+        _app_path(rest)
+    elif scheme in _UNIX_SCHEMES:
+        if not rest.startswith("/") or _CONTROL.search(rest):
+            raise ValueError('expected the absolute path of a socket, as in "http+unix:/run/app.sock"')
+        parse_address(f"unix:{rest}")
+    else:
+        _check_network_url(value)
+    return value
+
+
+def _check_network_url(value: str) -> None:
+    try:
+        url = urlsplit(value)
+        port = url.port
+    except ValueError as error:
+        raise ValueError(f'expected a URL such as "http://127.0.0.1:9001" ({error})') from error
+    if _CONTROL.search(value) or not url.hostname:
+        raise ValueError('expected a URL with a host, such as "http://127.0.0.1:9001"')
+    if url.path not in ("", "/") or url.query or url.fragment:
+        raise ValueError('expected no more than host and port; a "rewrite" middleware changes the path')
+    if "@" in url.netloc:
+        raise ValueError('expected no user name in the URL; a "headers" middleware can set authorization')
+    host = f"[{url.hostname}]" if ":" in url.hostname else url.hostname
+    parse_address(f"{host}:{port if port is not None else 80}")
+
+
+def _app_path(value: str) -> str:
+    if not _IMPORT_PATH.fullmatch(value):
+        raise ValueError('expected an import path "package.module:name"')
+    try:
+        found = importlib.util.find_spec(value.partition(":")[0])
+    except (ImportError, ValueError):  # a parent package that does not exist, or fails to import
+        found = None
+    if found is None:
+        raise ValueError(f'there is no module "{value.partition(":")[0]}" to import')
+    return value
+
+
+def _hash_key(value: str) -> str:
+    kind, colon, name = value.partition(":")
+    if value in ("client", "path") or (kind in ("header", "cookie") and colon and _TOKEN.fullmatch(name)):
+        return value
+    raise ValueError(
+        f'expected "client", "path", "header:NAME" or "cookie:NAME"'
+        f"{nearest(kind, ('client', 'path', 'header:', 'cookie:'))}"
+    )
+
+
+def _retry_cause(value: str) -> str:
+    if value in _RETRY_CAUSES or re.fullmatch("5[0-9][0-9]", value):
+        return value
+    raise ValueError(f'expected "connect", "reset" or a status such as "503"{nearest(value, _RETRY_CAUSES)}')
+
+
+def _state_store(value: str) -> str:
+    if value == "memory":
+        return value
+    if value.startswith(_STORES_NOT_YET):
+        raise ValueError('this store is not supported yet; "memory" is')
+    raise ValueError(f'expected "memory"{nearest(value, ("memory",))}')
+
+
+def _host_pattern(value: str) -> str:
+    if _HOST.fullmatch(value) or (value.startswith("[") and value.endswith("]")):
+        return value.lower()
+    raise ValueError('expected a host without port, such as "api.example.com", "*.example.com" or "[::1]"')
+
+
+def _path_pattern(value: str) -> str:
+    if value.startswith("~"):
+        try:
+            re.compile(value[1:])
+        except re.error as error:
+            raise ValueError(f'expected a regular expression after "~": {error}') from error
+    elif not value.startswith("/"):
+        raise ValueError('expected a path from the root: "/about", "/api/*", "/users/{id}" or "~^/v[12]/"')
+    return value
+
+
+def _url_path(value: str) -> str:
+    if not value.startswith("/") or _CONTROL.search(value) or "#" in value:
+        raise ValueError('expected a path from the root, such as "/healthz"')
+    return value
+
+
+def _redirect_target(value: str) -> str:
+    if not value or re.search(r"[\x00-\x1f\x7f]", value):
+        raise ValueError('expected a URL or a path, such as "https://example.com{path}"')
+    return value
+
+
+def _file_path(value: str, info: ValidationInfo) -> str:
+    base_dir = info.context["base_dir"] if info.context else Path()
+    path = base_dir / value
+    if not path.is_file():
+        raise ValueError(f"there is no file {str(path)!r}")
+    return str(path)
+
+
+Name = Annotated[str, Field(min_length=1)]
+ListenAddress = Annotated[str, AfterValidator(_listen_address)]
+Network = Annotated[str, AfterValidator(_network)]
+Method = Annotated[str, AfterValidator(_method)]
+EndpointUrl = Annotated[str, AfterValidator(_endpoint_url)]
+AppPath = Annotated[str, AfterValidator(_app_path)]
+HashKey = Annotated[str, AfterValidator(_hash_key)]
+RetryCause = Annotated[str, AfterValidator(_retry_cause)]
+StateStore = Annotated[str, AfterValidator(_state_store)]
+HostPattern = Annotated[str, AfterValidator(_host_pattern)]
+PathPattern = Annotated[str, AfterValidator(_path_pattern)]
+UrlPath = Annotated[str, AfterValidator(_url_path)]
+RedirectTarget = Annotated[str, AfterValidator(_redirect_target)]
+FilePath = Annotated[str, AfterValidator(_file_path)]
+HttpStatus = Annotated[int, Field(ge=200, le=599)]
