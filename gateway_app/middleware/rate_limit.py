@@ -1,0 +1,158 @@
+"""`rate_limit`: so many requests in a time for each client, route, header value or cookie.
+
+The `limits` library reads the notation and decides. The client learns where it stands from `RateLimit` and
+`RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-10).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Sequence
+from typing import Annotated, Final, Literal
+
+from limits import RateLimitItem, parse_many
+from pydantic import Field
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway_app.middleware.context import MiddlewareContext
+from gateway_app.middleware.refusal import refuse
+from gateway_app.middleware.request_key import compile_key
+from gateway_app.problem import Cause
+from gateway_app.state.memory import DEFAULT_MAX_KEYS, STRATEGIES, MemoryWindows
+
+_SCOPE_TYPES: Final = frozenset({"http", "websocket"})
+
+
+class RateLimit:
+    """Answers 429 to those who ask more often than a limit allows.
+
+    The limit belongs to the middleware's name: routes that use the same name share it. An answer tells the
+    limits in `RateLimit-Policy`, and in `RateLimit` what remains of the one that is nearest to its end and in
+    how many seconds some of it comes back; a 429 tells in `Retry-After` when to try again.
+
+    Options:
+        limit: "100/minute"; several with ";", such as "10/second; 1000/hour", of which each must hold.
+        key: whom to count for: "client", "route", "header:NAME", "cookie:NAME", or a list of them, which
+            counts each combination. Requests without that header or cookie are counted together.
+        strategy: "fixed_window" counts from a first request on, and is the cheapest; "sliding_window" weighs
+            in the window before, so that no burst passes at a boundary; "moving_window" is exact, and keeps
+            the time of each request in memory.
+        ipv6_prefix: bits of an IPv6 client's address that count, since a client usually has a whole /64.
+        max_keys: how many keys are remembered; under a flood of more, the least recently seen start anew.
+
+    Example:
+        ```toml
+        [middleware.per-client]
+        type = "rate_limit"
+        limit = "10/second; 1000/hour"
+        key = ["client", "header:x-api-key"]
+        strategy = "sliding_window"
+        ```
+
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        context: MiddlewareContext,
+        limit: str,
+        key: str | Sequence[str] = "client",
+        strategy: Literal["fixed_window", "moving_window", "sliding_window"] = "sliding_window",
+        ipv6_prefix: Annotated[int, Field(ge=16, le=128)] = 64,
+        max_keys: Annotated[int, Field(ge=2)] = DEFAULT_MAX_KEYS,
+    ) -> None:
+        self._app = app
+        self._key = compile_key("key", key, context.route, ipv6_prefix)
+        windows = context.shared(lambda: MemoryWindows(max_keys=max_keys))
+        self._strategy = STRATEGIES[strategy](windows)
+        items = _parse_limits(limit)
+        names = [
+            context.name if len(items) == 1 else f"{context.name}-{item.get_expiry()}s" for item in items
+        ]
+        self._limits = tuple(
+            (_Limit(item, f"\0{item.get_expiry()}"), _quoted(name) + b";r=%d;t=%d")
+            for item, name in zip(items, names, strict=True)
+        )
+        self._policy = (
+            b"ratelimit-policy",
+            b", ".join(
+                b"%b;q=%d;w=%d" % (_quoted(name), item.amount, item.get_expiry())
+                for item, name in zip(items, names, strict=True)
+            ),
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Count the request; pass it on if all limits hold."""
+        if scope["type"] not in _SCOPE_TYPES:
+            await self._app(scope, receive, send)
+            return
+        strategy = self._strategy
+        key = self._key(scope["gateway"], scope)
+        now = time.time()
+        nearest = None
+        least = 0
+        # The shortest window comes first: who goes too fast does not use up the longer limit with it.
+        for item, pattern in self._limits:
+            is_within = strategy.hit(item, key)
+            reset, remaining = strategy.get_window_stats(item, key)
+            standing = (b"ratelimit", pattern % (remaining, int(reset - now) + 1))
+            if not is_within:
+                await self._refuse(scope, send, item, standing, int(reset - now) + 1)
+                return
+            if nearest is None or remaining < least:
+                nearest, least = standing, remaining
+        policy = self._policy
+
+        def telling(message: Message) -> Awaitable[None]:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), policy, nearest]
+            return send(message)
+
+        await self._app(scope, receive, telling)
+
+    async def _refuse(
+        self, scope: Scope, send: Send, item: RateLimitItem, standing: tuple[bytes, bytes], retry_s: int
+    ) -> None:
+        headers = [(b"retry-after", b"%d" % retry_s), self._policy, standing]
+        per = f"{item.multiples} {item.GRANULARITY.name}s" if item.multiples > 1 else item.GRANULARITY.name
+        await refuse(scope, send, Cause.RATE_LIMITED, f"no more than {item.amount} per {per}", headers)
+
+
+class _Limit(RateLimitItem):
+    """A limit whose key is not formatted anew for each request; `suffix` tells it from those beside it."""
+
+    __slots__ = ["GRANULARITY"]  # one name; a list, as limits has it
+
+    def __init__(self, item: RateLimitItem, suffix: str) -> None:
+        super().__init__(item.amount, item.multiples, suffix)
+        self.GRANULARITY = item.GRANULARITY  # type: ignore[misc]  # limits' subclasses are one a granularity
+
+    def key_for(self, *identifiers: bytes | str | float) -> str:
+        return f"{identifiers[0]}{self.namespace}"  # type: ignore[str-bytes-safe]  # ours are all text
+
+
+def _parse_limits(text: str) -> list[RateLimitItem]:
+    """Return the limits, that of the shortest window first."""
+    try:
+        items = parse_many(text)
+    except ValueError as error:
+        raise ValueError(
+            f'limit: {text!r} is none; accepted are "100/minute", "10/second; 1000/hour"'
+        ) from error
+    windows = [item.get_expiry() for item in items]
+    if 0 in windows or any(item.amount < 1 for item in items):
+        raise ValueError(f"limit: {text!r} allows nothing; an amount and a time are at least 1")
+    if len(set(windows)) < len(windows):
+        raise ValueError(f"limit: {text!r} has two limits for the same time; leave one of them")
+    return sorted(items, key=RateLimitItem.get_expiry)
+
+
+def _quoted(name: str) -> bytes:
+    """Return `name` as a structured field's string (RFC 9651 3.3.3), which has only printable ASCII."""
+    ascii_name = name.encode("ascii", "replace").decode()
+    return (
+        f'"{ascii_name}"'.encode()
+        if ascii_name.isprintable() and not set(ascii_name) & {'"', "\\"}
+        else b'"limit"'
+    )
