@@ -1,0 +1,251 @@
+"""A relay's endpoints: who there is, who is well, and who is next.
+
+An `Endpoint` is one address to connect to, with its health and its counters; it outlives reloads. A `Group`
+is what one `endpoints` list stands for at the moment: names resolved, weights applied, the ill left out.
+
+    down       taken out by health checks, until they succeed again
+    ejected    taken out by failures of live connections, for a while
+"""
+
+import asyncio
+import random
+import socket
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from l4relay.addresses import Address, InetAddress, UnixAddress
+from l4relay.balance import POLICIES, Policy, eligible, slow_start_factor
+from l4relay.config import EndpointConfig, OutlierConfig
+
+SocketAddress = tuple[str, int] | tuple[str, int, int, int] | str
+
+_SLOW_START_STEPS: Final = 20
+
+
+@dataclass(eq=False, slots=True)
+class Endpoint:
+    """One address that connections or sessions go to.
+
+    Attributes:
+        key: Its address in words, the same across reloads and processes.
+        weight: Its share now, slow start included.
+        active: Connections or sessions on it.
+        is_up: What health checks say.
+        ejected_until: Monotonic time; 0 when it is not ejected.
+        total: Connections ever.
+        failures: Failed connections ever.
+
+    """
+
+    key: str
+    family: socket.AddressFamily
+    address: SocketAddress
+    backup: bool = False
+    full_weight: int = 1
+    weight: float = 1.0
+    active: int = 0
+    is_up: bool = True
+    ejected_until: float = 0.0
+    back_since: float | None = None
+    failures_in_row: int = 0
+    total: int = 0
+    failures: int = 0
+    checks_in_row: int = field(default=0)
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether it is neither down nor ejected."""
+        return self.is_up and not self.ejected_until
+
+    @property
+    def state(self) -> str:
+        """``up``, ``down`` or ``ejected``."""
+        if not self.is_up:
+            return "down"
+        return "ejected" if self.ejected_until else "up"
+
+
+class Registry:
+    """Every endpoint by relay and address, so that a reload finds the ones that it had, with their health."""
+
+    def __init__(self) -> None:
+        self._endpoints: dict[tuple[str, str], Endpoint] = {}
+
+    def find(self, relay: str, address: SocketAddress, family: socket.AddressFamily) -> Endpoint:
+        """Return a relay's endpoint at this address, the one that was there before if there was one."""
+        key = _in_words(address)
+        endpoint = self._endpoints.get((relay, key))
+        if endpoint is None:
+            endpoint = self._endpoints[relay, key] = Endpoint(key, family, address)
+        return endpoint
+
+    def keep_only(self, endpoints: Iterable[Endpoint]) -> None:
+        """Forget those that no group has any more."""
+        kept = set(endpoints)
+        self._endpoints = {key: each for key, each in self._endpoints.items() if each in kept}
+
+
+class Group:
+    """The endpoints of one list, and the choice between them.
+
+    Args:
+        relay: The relay's name.
+        configs: The list as the file has it.
+        balance: The policy's name in `POLICIES`.
+        slow_start: Seconds in which a returning endpoint's weight grows to its own.
+        registry: Where endpoints come from.
+        on_change: Called with a line for the log when an endpoint's state changes.
+
+    """
+
+    def __init__(
+        self,
+        relay: str,
+        configs: tuple[EndpointConfig, ...],
+        *,
+        balance: str,
+        slow_start: float,
+        outlier: OutlierConfig,
+        registry: Registry,
+        on_change: Callable[[Endpoint], None],
+    ) -> None:
+        self._relay = relay
+        self._configs = configs
+        self._registry = registry
+        self._slow_start = slow_start
+        self._outlier = outlier
+        self._on_change = on_change
+        self._policy: Policy[Endpoint] = POLICIES[balance](random.Random())  # noqa: S311 - no secret
+        self._resolved: dict[EndpointConfig, list[Endpoint]] = {}
+        self._candidates: tuple[Endpoint, ...] = ()
+        self._next_step = 0.0
+        self.endpoints: tuple[Endpoint, ...] = ()
+        self.resolved = asyncio.Event()
+        """Set when every name has been asked for once, with or without success."""
+        for config in configs:
+            if not isinstance(config.address, InetAddress) or _is_ip(config.address.host):
+                self.set_addresses(config, [config.address])
+
+    @property
+    def names(self) -> list[tuple[EndpointConfig, InetAddress]]:
+        """The entries whose host is a name, for a resolver."""
+        return [
+            (config, config.address)
+            for config in self._configs
+            if isinstance(config.address, InetAddress) and not _is_ip(config.address.host)
+        ]
+
+    def set_addresses(self, config: EndpointConfig, addresses: Iterable[Address]) -> None:
+        """Say what an entry stands for now; what it no longer stands for gets nothing new."""
+        found = []
+        for address in addresses:
+            endpoint = self._registry.find(self._relay, *_socket_address(address))
+            endpoint.backup = config.backup
+            endpoint.full_weight = config.weight
+            endpoint.weight = float(config.weight)
+            found.append(endpoint)
+        self._resolved[config] = found
+        if len(self._resolved) == len(self._configs):
+            self.resolved.set()
+        everyone = [each for config in self._configs for each in self._resolved.get(config, ())]
+        self.endpoints = tuple(dict.fromkeys(everyone))  # a name may stand for an address listed as well
+        self._renew()
+
+    def not_resolved(self, config: EndpointConfig) -> None:
+        """Say that an entry's name has no address now; the last ones stay."""
+        if config not in self._resolved:
+            self.set_addresses(config, ())
+
+    def choose(self, source: str, tried: tuple[Endpoint, ...] = ()) -> Endpoint | None:
+        """Return the endpoint for a new connection; None when all have been tried, or there is none."""
+        candidates = self._candidates
+        if tried:
+            candidates = tuple(each for each in candidates if each not in tried) or tuple(
+                each for each in self.endpoints if each not in tried and each.is_usable and each.weight > 0
+            )
+        return self._policy.choose(candidates, source) if candidates else None
+
+    def succeeded(self, endpoint: Endpoint) -> None:
+        """Note that a live connection was made."""
+        endpoint.failures_in_row = 0
+
+    def failed(self, endpoint: Endpoint, now: float) -> None:
+        """Note that a live connection failed; so many in a row eject the endpoint."""
+        endpoint.failures += 1
+        endpoint.failures_in_row += 1
+        if endpoint.failures_in_row < self._outlier.consecutive_failures or endpoint.ejected_until:
+            return
+        ejected = sum(1 for each in self.endpoints if each.ejected_until)
+        if len(self.endpoints) > 1 and ejected < max(1, int(self._outlier.max_ejected * len(self.endpoints))):
+            endpoint.ejected_until = now + self._outlier.eject_for
+            self._changed(endpoint)
+
+    def checked(self, endpoint: Endpoint, is_well: bool, needed: int, now: float) -> None:
+        """Note a health check's answer; `needed` in a row that contradict the state change it."""
+        endpoint.checks_in_row = 0 if is_well == endpoint.is_up else endpoint.checks_in_row + 1
+        if endpoint.checks_in_row < needed or is_well == endpoint.is_up:
+            return
+        endpoint.is_up = is_well
+        endpoint.checks_in_row = 0
+        if is_well:
+            self._came_back(endpoint, now)
+        self._changed(endpoint)
+
+    def tick(self, now: float) -> None:
+        """Let time do its part: ejections end, slow starts proceed."""
+        for endpoint in self.endpoints:
+            if endpoint.ejected_until and endpoint.ejected_until <= now:
+                endpoint.ejected_until = 0.0
+                endpoint.failures_in_row = 0
+                self._came_back(endpoint, now)
+                self._changed(endpoint)
+        if now >= self._next_step:
+            self._next_step = now + self._slow_start / _SLOW_START_STEPS
+            self._step_slow_starts(now)
+
+    def _came_back(self, endpoint: Endpoint, now: float) -> None:
+        if self._slow_start:
+            endpoint.back_since = now
+            endpoint.weight = endpoint.full_weight * slow_start_factor(0.0, self._slow_start)
+
+    def _step_slow_starts(self, now: float) -> None:
+        starting = [each for each in self.endpoints if each.back_since is not None]
+        for endpoint in starting:
+            factor = slow_start_factor(now - (endpoint.back_since or 0.0), self._slow_start)
+            endpoint.weight = endpoint.full_weight * factor
+            if factor == 1.0:
+                endpoint.back_since = None
+        if starting:
+            self._renew()
+
+    def _changed(self, endpoint: Endpoint) -> None:
+        self._renew()
+        self._on_change(endpoint)
+
+    def _renew(self) -> None:
+        """Make a new tuple of candidates: policies take that as the sign that something has changed."""
+        self._candidates = eligible(
+            [each for each in self.endpoints if not each.backup],
+            [each for each in self.endpoints if each.backup],
+            is_usable=lambda each: each.is_usable,
+            panic=True,
+        )
+
+
+def _is_ip(host: str) -> bool:
+    return ":" in host or host.replace(".", "").isdigit()
+
+
+def _socket_address(address: Address) -> tuple[SocketAddress, socket.AddressFamily]:
+    if isinstance(address, UnixAddress):
+        return address.path, socket.AF_UNIX
+    if ":" in address.host:
+        return (address.host, address.port, 0, 0), socket.AF_INET6
+    return (address.host, address.port), socket.AF_INET
+
+
+def _in_words(address: SocketAddress) -> str:
+    if isinstance(address, str):
+        return f"unix:{address}"
+    return str(InetAddress(address[0], address[1]))

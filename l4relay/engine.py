@@ -1,0 +1,34 @@
+"""What the relays of one process share."""
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from l4relay.access_log import AccessLog
+from l4relay.admission import Limits, LocalLimits
+from l4relay.endpoints import Registry
+from l4relay.flow import PipePool
+from l4relay.poller import Poller
+
+
+@dataclass(slots=True)
+class Engine:
+    """The shared parts; made once for a process.
+
+    Attributes:
+        limits_for: Makes the counts for a relay of that name.
+
+    """
+
+    poller: Poller
+    log: AccessLog
+    limits_for: Callable[[str], Limits] = field(default=lambda relay: LocalLimits())
+    pipes: PipePool = field(default_factory=PipePool)
+    registry: Registry = field(default_factory=Registry)
+    _id_prefix: str = field(default_factory=lambda: secrets.token_hex(6))
+    _id_count: int = 0
+
+    def new_id(self) -> str:
+        """Return an id that no other connection has, in this process or another."""
+        self._id_count += 1
+        return f"{self._id_prefix}{self._id_count:08x}"

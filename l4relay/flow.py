@@ -1,0 +1,339 @@
+"""Moving bytes: two directions, each with its own end, over the loop or through kernel pipes.
+
+A direction reads what is there and writes it on. What the sink does not take is kept, and nothing more is
+read until it has gone: at most one read (or one pipe) waits in each direction, whatever the peers do. When a
+direction has filled several reads in a row it is bulk, and moves to `splice`: socket → pipe → socket, without
+the bytes ever entering this process. A pipe is borrowed only while bytes are in it, so that descriptors are
+bounded by what is stuck, not by what is open.
+
+    source ──recv──▶ kept ──send──▶ sink         small exchanges
+    source ─splice─▶ pipe ─splice─▶ sink         bulk
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import socket
+import struct
+import sys
+from collections.abc import Callable
+from typing import Final
+
+from l4relay.poller import ENDING, WRITABLE, Poller
+
+_READ_BYTES: Final = 65_536
+_DONT_WAIT: Final = socket.MSG_DONTWAIT
+"""An accepted socket is a blocking one: a flag with each call is cheaper than a call to change that."""
+
+_BULK_AFTER: Final = 4
+"""Full reads in a row that make a direction bulk."""
+
+_ROUNDS: Final = 16
+"""Reads, or fills of a pipe, before others have their turn."""
+
+_PIPE_BYTES: Final = 1 << 20
+_MAX_IDLE_PIPES: Final = 64
+
+_SPLICE_FLAGS: Final = 0x01 | 0x02  # SPLICE_F_MOVE | SPLICE_F_NONBLOCK (splice(2)); named in os since 3.12
+_ABORT: Final = struct.pack("ii", 1, 0)  # SO_LINGER on, for 0 seconds: close() sends a reset
+_TCP_CLOSE: Final = 7
+_HAS_SPLICE: Final = sys.platform == "linux" and hasattr(os, "splice")
+
+
+class _Pipe:
+    """A kernel pipe and how many bytes are in it."""
+
+    __slots__ = ("filled", "read_end", "write_end")
+
+    def __init__(self) -> None:
+        self.read_end, self.write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self.filled = 0
+        with contextlib.suppress(OSError):  # above this user's share of pipe memory the default has to do
+            fcntl.fcntl(self.write_end, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+
+    def close(self) -> None:
+        os.close(self.read_end)
+        os.close(self.write_end)
+
+
+class PipePool:
+    """Empty pipes, kept for the next bulk transfer; the last one returned is the first one lent."""
+
+    def __init__(self) -> None:
+        self._idle: list[_Pipe] = []
+
+    def borrow(self) -> _Pipe | None:
+        """Return an empty pipe; None when no descriptors are left."""
+        if self._idle:
+            return self._idle.pop()
+        try:
+            return _Pipe()
+        except OSError:
+            return None
+
+    def give_back(self, pipe: _Pipe) -> None:
+        """Take a pipe back; with bytes left in it, or when there are plenty, it is closed."""
+        if pipe.filled or len(self._idle) >= _MAX_IDLE_PIPES:
+            pipe.close()
+        else:
+            self._idle.append(pipe)
+
+    def close(self) -> None:
+        """Close the pipes that nobody uses."""
+        while self._idle:
+            self._idle.pop().close()
+
+
+class Direction:
+    """One way of a flow, from `source` to `sink`.
+
+    Attributes:
+        moved: Bytes that the sink's kernel has taken.
+        ended: The source has ended, and the sink has been given everything.
+
+    """
+
+    __slots__ = (
+        "_flow",
+        "_full_reads",
+        "_kept",
+        "_pipe",
+        "_recv",
+        "_send",
+        "ended",
+        "moved",
+        "sink",
+        "source",
+    )
+
+    def __init__(self, flow: "Flow", source: socket.socket, sink: socket.socket, kept: bytes = b"") -> None:
+        self._flow = flow
+        self.source = source
+        self.sink = sink
+        self._recv = source.recv
+        self._send = sink.send
+        self._kept: bytes | memoryview = kept
+        self._pipe: _Pipe | None = None
+        self._full_reads = 0
+        self.moved = 0
+        self.ended = False
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether bytes wait for the sink to become writable."""
+        return bool(self._kept) or self._pipe is not None
+
+    def pump(self, to_the_end: bool) -> None:
+        """Move bytes until the source has no more, or the sink takes no more.
+
+        Args:
+            to_the_end: Go on until the source says so itself. Otherwise a read that was not full ends it:
+                more will be reported as a new edge (epoll(7), question 9).
+
+        """
+        if self.ended:
+            return
+        try:
+            if self._full_reads >= _BULK_AFTER and not self._kept:
+                self._pump_pipe()
+            else:
+                self._pump_loop(to_the_end)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._flow.fail(self, error)
+
+    def close(self) -> None:
+        """Let go of everything but the sockets."""
+        self._kept = b""
+        if self._pipe is not None:
+            self._flow.pipes.give_back(self._pipe)
+            self._pipe = None
+        del self._flow, self._recv, self._send  # no reference cycles: nothing waits for the collector
+
+    def _pump_loop(self, to_the_end: bool) -> None:
+        if self._kept and not self._flush():
+            return
+        for _ in range(_ROUNDS):
+            segment = self._recv(_READ_BYTES, _DONT_WAIT)
+            length = len(segment)
+            if not length:
+                self._end()
+                return
+            try:
+                sent = self._send(segment, _DONT_WAIT)
+            except BlockingIOError:
+                sent = 0
+            self.moved += sent
+            if sent != length:
+                self._kept = memoryview(segment)[sent:]
+                return
+            if length == _READ_BYTES:
+                self._full_reads += 1
+                if self._full_reads == _BULK_AFTER and self._turn_to_bulk():
+                    self._flow.poller.rearm(self.source)
+                    return
+            else:
+                self._full_reads = 0
+                if not to_the_end:
+                    return
+        self._flow.poller.rearm(self.source)
+
+    def _flush(self) -> bool:
+        """Write what is kept; true when all of it has gone."""
+        sent = self._send(self._kept, _DONT_WAIT)
+        self.moved += sent
+        self._kept = memoryview(self._kept)[sent:] if sent < len(self._kept) else b""
+        return not self._kept
+
+    def _turn_to_bulk(self) -> bool:
+        if not self._flow.splice:
+            self._full_reads = 0
+            return False
+        # splice goes by the descriptor's own flag; MSG_DONTWAIT is for recv and send alone.
+        os.set_blocking(self.source.fileno(), False)
+        os.set_blocking(self.sink.fileno(), False)
+        return True
+
+    def _pump_pipe(self) -> None:
+        source, sink = self.source.fileno(), self.sink.fileno()
+        for _ in range(_ROUNDS):
+            pipe = self._pipe or self._flow.pipes.borrow()
+            if pipe is None:  # no descriptors: go on over the loop
+                self._full_reads = 0
+                self._flow.poller.rearm(self.source)
+                return
+            was_empty = not pipe.filled
+            count = _splice(source, pipe.write_end)
+            if count is not None:
+                pipe.filled += count
+            self._pipe = pipe
+            while pipe.filled:
+                written = _splice(pipe.read_end, sink)
+                if written is None:
+                    return
+                pipe.filled -= written
+                self.moved += written
+            self._pipe = None
+            self._flow.pipes.give_back(pipe)
+            if count == 0:
+                self._end()
+                return
+            if count is None and was_empty:  # otherwise it may have been the pipe that was full
+                return
+        self._flow.poller.rearm(self.source)
+
+    def _end(self) -> None:
+        self.ended = True
+        self._flow.direction_ended(self)
+
+
+def _splice(source: int, sink: int) -> int | None:
+    """Move up to a pipe's worth; 0 at the end of the stream, None when it would block.
+
+    Raises:
+        OSError: either side has failed.
+
+    """
+    try:
+        return os.splice(source, sink, _PIPE_BYTES, flags=_SPLICE_FLAGS)
+    except BlockingIOError:
+        return None
+
+
+class Flow:
+    """A client's and an endpoint's socket, and the two directions between them.
+
+    Args:
+        client: Non-blocking or read with MSG_DONTWAIT, not watched yet.
+        upstream: Connected, watched already.
+        to_upstream: Bytes that the endpoint gets before anything else.
+        not_counted: How many of them are not the client's.
+        splice: Whether bulk may move to kernel pipes.
+        on_end: Called once, with the reason, when the flow is over by itself; it is to call `close`.
+
+    """
+
+    __slots__ = ("_first_to_end", "_on_end", "client", "down", "pipes", "poller", "splice", "up", "upstream")
+
+    def __init__(
+        self,
+        poller: Poller,
+        pipes: PipePool,
+        client: socket.socket,
+        upstream: socket.socket,
+        *,
+        to_upstream: bytes,
+        not_counted: int,
+        splice: bool,
+        on_end: Callable[[str], None],
+    ) -> None:
+        self.poller = poller
+        self.pipes = pipes
+        self.splice = splice and _HAS_SPLICE
+        self.client = client
+        self.upstream = upstream
+        self._on_end = on_end
+        self._first_to_end = ""
+        self.up = Direction(self, client, upstream, to_upstream)
+        self.up.moved = -not_counted
+        self.down = Direction(self, upstream, client)
+
+    def start(self, upstream_events: int) -> None:
+        """Begin to relay; `upstream_events` is what the endpoint's socket reported as it connected."""
+        self.poller.replace(self.upstream, self.on_upstream)
+        self.poller.watch(self.client, self.on_client)
+        self.on_upstream(upstream_events)
+
+    def on_client(self, events: int) -> None:
+        """Take the events of the client's socket."""
+        if events != WRITABLE:
+            self.up.pump(bool(events & ENDING))
+        if self.down.is_blocked:
+            self.down.pump(True)
+
+    def on_upstream(self, events: int) -> None:
+        """Take the events of the endpoint's socket."""
+        if events != WRITABLE:
+            self.down.pump(bool(events & ENDING))
+        if self.up.is_blocked:
+            self.up.pump(True)
+
+    def direction_ended(self, direction: Direction) -> None:
+        """Pass one direction's end on, as a half-close; the second one ends the flow."""
+        if self._first_to_end:
+            self._on_end(self._first_to_end)
+            return
+        self._first_to_end = "client_closed" if direction is self.up else "endpoint_closed"
+        with contextlib.suppress(OSError):  # reset meanwhile: the other direction will find out
+            direction.sink.shutdown(socket.SHUT_WR)
+
+    def fail(self, direction: Direction, error: OSError) -> None:
+        """End the flow because of a socket's error; the other side is reset, not ended as if whole."""
+        failed = direction.sink if _has_failed(direction.sink) else direction.source
+        side, other = ("client", self.upstream) if failed is self.client else ("endpoint", self.client)
+        abort_on_close(other)
+        self._on_end(f"{side}_timed_out" if error.errno == errno.ETIMEDOUT else f"{side}_reset")
+
+    def close(self) -> None:
+        """Close both sockets; `up.moved` and `down.moved` stay."""
+        self.poller.close(self.client)
+        self.poller.close(self.upstream)
+        self.up.close()
+        self.down.close()
+        del self._on_end
+
+
+def abort_on_close(sock: socket.socket) -> None:
+    """Have `close` send a reset, and drop what was not sent yet."""
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
+
+
+def _has_failed(sock: socket.socket) -> bool:
+    """Say whether the kernel has given this TCP connection up (tcp(7), TCP_INFO)."""
+    try:
+        return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE
+    except OSError:  # not TCP
+        return False

@@ -1,0 +1,149 @@
+"""Bound sockets, and taking connections from them.
+
+A listener outlives reloads: what it accepts goes to whichever relay it serves at that moment. When
+descriptors run out it stops accepting for a moment, says so, and goes on; the kernel's backlog keeps the
+clients meanwhile.
+"""
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import socket
+import stat
+from collections.abc import Callable
+from typing import Final
+
+from l4relay.addresses import InetAddress, ListenAddress, UnixAddress
+from l4relay.poller import Poller
+
+Accepted = Callable[[socket.socket, str, int], None]
+"""Takes a client's socket, its IP address ("" over a Unix socket) and its port."""
+
+_BACKLOG: Final = 4096
+_ACCEPTS_A_TURN: Final = 64
+_PAUSE_S: Final = 0.25
+EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+"""Errors that say that this machine, or process, has no more to give."""
+
+MAPPED_PREFIX: Final = "::ffff:"
+_log = logging.getLogger(__name__)
+
+
+def bind(listen: ListenAddress, *, reuse_port: bool) -> socket.socket:
+    """Return a bound, non-blocking socket, listening where it is a stream.
+
+    Args:
+        listen: Where; a Unix socket that a dead process has left behind is replaced.
+        reuse_port: Whether other processes bind the same port (SO_REUSEPORT).
+
+    Raises:
+        OSError: the address is taken or not this machine's.
+
+    """
+    address = listen.address
+    if isinstance(address, UnixAddress):
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        target: str | tuple[str, int] = address.path
+        _remove_stale(address.path)
+    else:
+        family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+        kind = socket.SOCK_STREAM if listen.transport == "tcp" else socket.SOCK_DGRAM
+        sock = socket.socket(family, kind | socket.SOCK_NONBLOCK)
+        target = (address.host, address.port)
+    try:
+        if not isinstance(address, UnixAddress):
+            _set_options(sock, listen, reuse_port=reuse_port)
+        sock.bind(target)
+        if listen.transport == "tcp":
+            sock.listen(_BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise OSError(error.errno, f"cannot listen on {listen}: {os.strerror(error.errno or 0)}") from error
+    return sock
+
+
+def _set_options(sock: socket.socket, listen: ListenAddress, *, reuse_port: bool) -> None:
+    if reuse_port:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    if listen.transport == "udp":
+        return
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # On Linux an accepted socket inherits these, which saves a system call for each connection.
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+
+def _remove_stale(path: str) -> None:
+    """Remove a socket that nobody listens on; any other file stays, and binding will say so."""
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            return
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            if probe.connect_ex(path) == errno.ECONNREFUSED:
+                os.unlink(path)
+
+
+class Listener:
+    """Accepts connections from one bound socket.
+
+    Args:
+        listen: Its address.
+        sock: From `bind`; closed by `retire`.
+        accepted: Who takes the connections; may be replaced at any time.
+
+    """
+
+    def __init__(
+        self, poller: Poller, listen: ListenAddress, sock: socket.socket, accepted: Accepted
+    ) -> None:
+        self._poller = poller
+        self._sock = sock
+        self._resume_handle: asyncio.TimerHandle | None = None
+        self.listen = listen
+        self.accepted = accepted
+        poller.watch_level(sock, self._on_ready)
+
+    def __str__(self) -> str:
+        """Return where the socket is bound, with the port that the system chose if it was 0."""
+        name = self._sock.getsockname()
+        return f"unix:{name}" if isinstance(name, str) else f"tcp://{InetAddress(name[0], name[1])}"
+
+    def retire(self) -> None:
+        """Take what has connected already, then stop listening."""
+        if self._resume_handle is not None:
+            self._resume_handle.cancel()
+        else:
+            self._on_ready(0)
+        self._poller.close(self._sock)
+        if isinstance(self.listen.address, UnixAddress):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.listen.address.path)
+
+    def _on_ready(self, events: int) -> None:
+        accept = self._sock.accept
+        for _ in range(_ACCEPTS_A_TURN):
+            try:
+                client, peer = accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in EXHAUSTED:
+                    self._pause(error)
+                    return
+                continue  # this client has gone again (accept(2), ECONNABORTED and network errors)
+            if not peer:
+                self.accepted(client, "", 0)
+            else:
+                self.accepted(client, peer[0].removeprefix(MAPPED_PREFIX), peer[1])
+
+    def _pause(self, error: OSError) -> None:
+        if self._resume_handle is None:
+            _log.error("%s: %s: accepting nothing for %g s", self.listen, error.strerror, _PAUSE_S)
+            self._poller.pause(self._sock)
+            self._resume_handle = asyncio.get_running_loop().call_later(_PAUSE_S, self._resume)
+
+    def _resume(self) -> None:
+        self._resume_handle = None
+        self._poller.watch_level(self._sock, self._on_ready)

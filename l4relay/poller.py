@@ -1,0 +1,112 @@
+"""The data path's readiness notifier: an edge-triggered epoll set inside the asyncio loop.
+
+An epoll descriptor is itself readable when it has events, so the loop watches that one descriptor, and every
+relayed socket lives in the set behind it. Against a loop's own `add_reader` and transports this saves a
+handle, a context switch of contextvars and a level-triggered re-arm for every event, and needs one system
+call to register a socket for both directions: a relayed exchange costs the same on asyncio as on uvloop.
+Timers, signals, name resolution, health checks and the admin address stay ordinary asyncio.
+"""
+
+import asyncio
+import select
+import socket
+import time
+from collections.abc import Callable
+from typing import Final
+
+READABLE: Final = select.EPOLLIN
+WRITABLE: Final = select.EPOLLOUT
+ENDING: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+"""The peer will send no more, or the socket has failed: read until the end shows."""
+
+_BOTH_EDGES: Final = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
+_READ_LEVEL: Final = select.EPOLLIN
+
+_MAX_EVENTS: Final = 256
+_TURNS: Final = 8
+"""Polls in a row before the loop gets its turn: under load this leaves out most of the loop's own work."""
+
+EventHandler = Callable[[int], None]
+
+
+class Poller:
+    """Calls a handler when its socket becomes readable or writable; spurious calls are possible.
+
+    Edge-triggered: a handler is told once, and must go on until the system says that it would block, or ask
+    for another call with `rearm`.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._epoll = select.epoll()
+        self._handlers: dict[int, EventHandler] = {}
+        self._retired: list[socket.socket] = []
+        self.now = time.monotonic()
+        """The monotonic time of the current turn, in seconds: precise enough for idle times."""
+        self._loop.add_reader(self._epoll.fileno(), self._turn)
+
+    def __len__(self) -> int:
+        return len(self._handlers)
+
+    def watch(self, sock: socket.socket, handler: EventHandler) -> None:
+        """Watch both directions of a stream; what is ready already is reported, too."""
+        fd = sock.fileno()
+        self._handlers[fd] = handler
+        self._epoll.register(fd, _BOTH_EDGES)
+
+    def watch_level(self, sock: socket.socket, handler: EventHandler) -> None:
+        """Watch for what arrives, level-triggered: what is left is reported again.
+
+        Right for listeners and datagrams, where each read takes one unit and leaves the others.
+        """
+        fd = sock.fileno()
+        self._handlers[fd] = handler
+        self._epoll.register(fd, _READ_LEVEL)
+
+    def replace(self, sock: socket.socket, handler: EventHandler) -> None:
+        """Give a watched socket another handler."""
+        self._handlers[sock.fileno()] = handler
+
+    def rearm(self, sock: socket.socket) -> None:
+        """Have what is ready reported again, after the others had their turn."""
+        self._epoll.modify(sock.fileno(), _BOTH_EDGES)
+
+    def pause(self, sock: socket.socket) -> None:
+        """Stop watching a socket that stays open."""
+        if self._handlers.pop(sock.fileno(), None) is not None:
+            self._epoll.unregister(sock.fileno())
+
+    def close(self, sock: socket.socket) -> None:
+        """Stop watching and close, at the end of the turn.
+
+        Not at once, so that no descriptor is used anew while events for its last owner may be waiting.
+        """
+        self._handlers.pop(sock.fileno(), None)
+        self._retired.append(sock)
+        if len(self._retired) == 1:
+            self._loop.call_soon(self._close_retired)
+
+    def shut_down(self) -> None:
+        """Close the set and every socket given to `close`."""
+        self._close_retired()
+        self._loop.remove_reader(self._epoll.fileno())
+        self._epoll.close()
+
+    def _turn(self) -> None:
+        poll, handlers, retired = self._epoll.poll, self._handlers, self._retired
+        for _ in range(_TURNS):
+            events = poll(0, _MAX_EVENTS)
+            if not events:
+                return
+            self.now = time.monotonic()
+            for fd, mask in events:
+                handler = handlers.get(fd)
+                if handler is not None:
+                    handler(mask)
+            if retired:
+                self._close_retired()
+
+    def _close_retired(self) -> None:
+        for sock in self._retired:
+            sock.close()
+        self._retired.clear()

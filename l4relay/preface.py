@@ -1,0 +1,58 @@
+"""What a connection says before its own bytes: a PROXY header, and the name in a TLS ClientHello.
+
+Pure: bytes in, verdict out. The ClientHello is only looked at and goes on to the endpoint untouched; the
+PROXY header is taken off.
+"""
+
+from l4relay.client_hello import MAX_BYTES, ClientHelloReader, Found, Verdict
+from l4relay.proxy_protocol import MAX_V2_BYTES, Header, parse
+
+
+class Preface:
+    """Reads the first bytes of one connection, however they are split.
+
+    Args:
+        expects_header: A PROXY header has to come first.
+        reads_name: The server name of a ClientHello is wanted.
+
+    Attributes:
+        header: The PROXY header, None until it is complete or where none is expected.
+        server_name: The name asked for; None where there is none.
+        rest: What came behind the header, for the endpoint.
+
+    """
+
+    MAX_BYTES = MAX_V2_BYTES + MAX_BYTES
+
+    __slots__ = ("_expects_header", "_hello", "header", "rest", "server_name")
+
+    def __init__(self, *, expects_header: bool, reads_name: bool) -> None:
+        self._expects_header = expects_header
+        self._hello = ClientHelloReader() if reads_name else None
+        self.header: Header | None = None
+        self.server_name: str | None = None
+        self.rest = bytearray()
+
+    def feed(self, segment: bytes) -> bool:
+        """Take the next bytes; true when all is known that was wanted.
+
+        Raises:
+            ProxyProtocolError: a PROXY header is expected, and this is none.
+
+        """
+        self.rest += segment
+        if self._expects_header and self.header is None:
+            parsed = parse(self.rest)
+            if parsed is None:
+                return False
+            self.header, length = parsed
+            del self.rest[:length]
+            segment = bytes(self.rest)
+        if self._hello is None:
+            return True
+        if not segment:
+            return False
+        answer = self._hello.feed(segment)
+        if isinstance(answer, Found):
+            self.server_name = answer.name
+        return answer is not Verdict.NEED_MORE

@@ -1,0 +1,318 @@
+"""UDP: admit → choose → a session with its own connected socket → relay, datagram by datagram.
+
+A session is one client address on one listener. Its socket towards the endpoint is connected, so that only
+the endpoint's datagrams arrive there, and an ICMP refusal does, too: it moves the session to the next
+endpoint, with the datagram that nobody has answered. Sessions end by `responses`, by `idle_timeout`, or when
+`max_sessions` are open and they have been idle the longest; each holds one descriptor, and nothing else
+outlives it.
+"""
+
+import contextlib
+import logging
+import socket
+from collections import Counter, OrderedDict
+from typing import Final
+
+from l4relay.addresses import InetAddress, ListenAddress
+from l4relay.admission import Admission, Limits
+from l4relay.config import RelayConfig
+from l4relay.datagrams import ClientAddress, DatagramSocket
+from l4relay.endpoints import Endpoint, Group
+from l4relay.engine import Engine
+from l4relay.listener import EXHAUSTED, MAPPED_PREFIX
+from l4relay.poller import Poller
+from l4relay.routing import Names
+
+_MAX_DATAGRAM: Final = 65_535
+_DATAGRAMS_A_TURN: Final = 64
+_COMPLAINT_INTERVAL_S: Final = 1.0
+
+_log = logging.getLogger(__name__)
+
+
+class UdpRelay:
+    """One `[[relay]]` of UDP.
+
+    Args:
+        config: Its table.
+        engine: What the process shares.
+        limits: The relay's counts, the same across reloads.
+
+    """
+
+    def __init__(self, config: RelayConfig, engine: Engine, limits: Limits) -> None:
+        self.config = config
+        self.engine = engine
+        self.admission = Admission(config, limits)
+        self.names = Names(config, engine.registry, self._report)
+        self.sessions: OrderedDict[Session, None] = OrderedDict()
+        """The longest idle one first."""
+        self.accepted = 0
+        self.refused: Counter[str] = Counter()
+        self.ended: Counter[str] = Counter()
+        self.sent = 0
+        self.received = 0
+        self._silent_until = 0.0
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """Every list of endpoints."""
+        return self.names.groups
+
+    @property
+    def active(self) -> int:
+        """Sessions that have not ended."""
+        return len(self.sessions)
+
+    def open_session(self, listener: "UdpListener", client: ClientAddress) -> "Session | None":
+        """Return a session for a client that has none; None where it is refused or cannot be had."""
+        source = client[0].removeprefix(MAPPED_PREFIX)
+        refusal = self.admission.admit(source, self.engine.poller.now)
+        if refusal is not None:
+            self.refused[refusal] += 1
+            return None
+        self.accepted += 1
+        if len(self.sessions) >= self.config.max_sessions:
+            self._end_longest_idle("max_sessions")
+        session = Session(self, listener, client, source)
+        self.sessions[session] = None
+        return session if session.connect() else None
+
+    def tick(self, now: float) -> None:
+        """End the sessions that have been idle for too long."""
+        for group in self.groups:
+            group.tick(now)
+        oldest = now - self.config.idle_timeout
+        while self.sessions:
+            session = next(iter(self.sessions))
+            if session.active_at > oldest:
+                break
+            session.end("idle_timeout")
+
+    def close_all(self, reason: str) -> None:
+        """End every session."""
+        for session in list(self.sessions):
+            session.end(reason)
+
+    def no_descriptors(self, error: OSError) -> None:
+        """Say that there are none left, at most once a second, and give one up for the next client."""
+        now = self.engine.poller.now
+        if now >= self._silent_until:
+            self._silent_until = now + _COMPLAINT_INTERVAL_S
+            _log.error("relay %s: %s: the longest idle session ends", self.config.name, error.strerror)
+        if self.sessions:
+            self._end_longest_idle("no_descriptors")
+
+    def _end_longest_idle(self, reason: str) -> None:
+        next(iter(self.sessions)).end(reason)
+
+    def _report(self, endpoint: Endpoint) -> None:
+        _log.warning("relay %s: endpoint %s is %s", self.config.name, endpoint.key, endpoint.state)
+
+
+class UdpListener:
+    """A bound socket and the sessions of its clients.
+
+    It outlives reloads; `relay` is who opens new sessions, None when there are to be none.
+    """
+
+    def __init__(self, poller: Poller, listen: ListenAddress, sock: socket.socket, relay: UdpRelay) -> None:
+        self._poller = poller
+        self._sock = sock
+        self._datagrams = DatagramSocket(sock)
+        self.listen = listen
+        self.relay: UdpRelay | None = relay
+        self.sessions: dict[ClientAddress, Session] = {}
+        self.send_to = self._datagrams.send_to
+        poller.watch_level(sock, self._on_ready)
+
+    def __str__(self) -> str:
+        host, port = self._sock.getsockname()[:2]
+        return f"udp://{InetAddress(host, port)}"
+
+    def retire(self) -> None:
+        """Take no new clients; the socket closes with the last session."""
+        self.relay = None
+        if not self.sessions:
+            self._close()
+
+    def forget(self, client: ClientAddress) -> None:
+        """Drop a session that has ended."""
+        del self.sessions[client]
+        if self.relay is None and not self.sessions:
+            self._close()
+
+    def _close(self) -> None:
+        self._poller.close(self._sock)
+
+    def _on_ready(self, events: int) -> None:
+        receive, sessions = self._datagrams.receive, self.sessions
+        for _ in range(_DATAGRAMS_A_TURN):
+            try:
+                datagram, client = receive(_MAX_DATAGRAM)
+            except OSError:  # nothing more for now; or an ICMP error for a reply, whose session will learn it
+                return
+            session = sessions.get(client)
+            if session is None:
+                if self.relay is None:
+                    continue
+                session = self.relay.open_session(self, client)
+                if session is None:
+                    continue
+                sessions[client] = session
+            session.forward(datagram)
+
+
+class Session:
+    """One client's datagrams.
+
+    Args:
+        client: Its address as the listener's socket gives it.
+        source: Its IP address in plain form.
+
+    Attributes:
+        active_at: Monotonic time of the last datagram, either way.
+
+    """
+
+    __slots__ = (
+        *("_client", "_endpoint", "_group", "_id", "_listener", "_opened_at", "_received", "_relay", "_send"),
+        *("_received_bytes", "_sent", "_sent_bytes", "_source", "_tried", "_unanswered", "_upstream"),
+        *("active_at", "is_open"),
+    )
+
+    def __init__(self, relay: UdpRelay, listener: UdpListener, client: ClientAddress, source: str) -> None:
+        self._relay = relay
+        self._listener = listener
+        self._client = client
+        self._source = source
+        self._group = relay.names.default
+        self._endpoint: Endpoint | None = None
+        self._upstream: socket.socket | None = None
+        self._tried: tuple[Endpoint, ...] = ()
+        self._unanswered: bytes | None = None
+        self._sent = self._received = self._sent_bytes = self._received_bytes = 0
+        self._opened_at = self.active_at = relay.engine.poller.now
+        self._id = relay.engine.new_id()
+        self.is_open = True
+
+    def connect(self) -> bool:
+        """Turn to the next endpoint; false, and the session has ended, when there is none left."""
+        while (endpoint := self._group.choose(self._source, self._tried)) is not None:
+            self._tried = (*self._tried, endpoint)
+            try:
+                upstream = socket.socket(endpoint.family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+            except OSError as error:
+                self.end("no_descriptors")
+                if error.errno in EXHAUSTED:
+                    self._relay.no_descriptors(error)
+                return False
+            try:
+                upstream.connect(endpoint.address)
+            except OSError:
+                upstream.close()
+                self._group.failed(endpoint, self.active_at)
+                continue
+            self._upstream, self._endpoint = upstream, endpoint
+            self._send = upstream.send
+            endpoint.active += 1
+            endpoint.total += 1
+            self._relay.engine.poller.watch_level(upstream, self._on_ready)
+            return True
+        self.end("refused" if self._tried else "no_endpoint")
+        return False
+
+    def forward(self, datagram: bytes) -> None:
+        """Send a client's datagram to the endpoint."""
+        relay = self._relay
+        self.active_at = relay.engine.poller.now
+        relay.sessions.move_to_end(self)
+        self._sent += 1
+        self._sent_bytes += len(datagram)
+        if not self._received:
+            self._unanswered = datagram
+        self._send_upstream(datagram)
+
+    def end(self, reason: str) -> None:
+        """Close, count and log; once."""
+        if not self.is_open:
+            return
+        self.is_open = False
+        relay = self._relay
+        del relay.sessions[self]
+        self._let_go()
+        if self._listener.sessions.get(self._client) is self:
+            self._listener.forget(self._client)
+        relay.admission.release(self._source)
+        relay.ended[reason] += 1
+        relay.sent += self._sent_bytes
+        relay.received += self._received_bytes
+        self._write_log(reason)
+
+    def _send_upstream(self, datagram: bytes) -> None:
+        try:
+            self._send(datagram)
+        except BlockingIOError:
+            return  # the kernel's queue is full: as on any other link, the datagram is lost
+        except ConnectionRefusedError:
+            self._refused()
+        except OSError:
+            return  # too long for the path, or no route just now: lost, too
+
+    def _on_ready(self, events: int) -> None:
+        assert self._upstream is not None, "watched while it is there"
+        try:
+            datagram = self._upstream.recv(_MAX_DATAGRAM)
+        except BlockingIOError:
+            return
+        except ConnectionRefusedError:
+            self._refused()
+            return
+        except OSError:
+            return
+        self._unanswered = None
+        if not self._received and self._endpoint is not None:
+            self._group.succeeded(self._endpoint)
+        self._received += 1
+        self._received_bytes += len(datagram)
+        relay = self._relay
+        self.active_at = relay.engine.poller.now
+        relay.sessions.move_to_end(self)
+        with contextlib.suppress(OSError):  # what the kernel does not take is lost, as on any other link
+            self._listener.send_to(datagram, self._client)
+        responses = relay.config.responses
+        if responses and self._received >= responses * self._sent:
+            self.end("responses")
+
+    def _refused(self) -> None:
+        """Move to the next endpoint, and ask it what the last one was asked."""
+        assert self._endpoint is not None, "somebody has refused"
+        self._group.failed(self._endpoint, self._relay.engine.poller.now)
+        self._let_go()
+        if self.connect() and self._unanswered is not None:
+            self._send_upstream(self._unanswered)
+
+    def _let_go(self) -> None:
+        if self._upstream is not None and self._endpoint is not None:
+            self._relay.engine.poller.close(self._upstream)
+            self._endpoint.active -= 1
+            self._upstream = None
+
+    def _write_log(self, reason: str) -> None:
+        log = self._relay.engine.log
+        if log.fd is None:
+            return
+        log.write(
+            kind="udp",
+            relay=self._relay.config.name,
+            id=self._id,
+            client=str(InetAddress(self._source, self._client[1])),
+            endpoint=self._endpoint.key if self._endpoint is not None else "",
+            sent=self._sent_bytes,
+            received=self._received_bytes,
+            duration_s=self._relay.engine.poller.now - self._opened_at,
+            end=reason,
+            datagrams_sent=self._sent,
+            datagrams_received=self._received,
+            attempts=len(self._tried) if len(self._tried) != 1 else None,
+        )

@@ -1,0 +1,275 @@
+"""One process's relays: started, reloaded, drained.
+
+A reload builds everything new beside the old, binds what is new, resolves names, and only then swaps:
+listeners hand their next connection to the new relay of the same address. Relays that were replaced keep
+their connections, on their old settings, until the last has ended. If anything fails, nothing has changed.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Final
+
+from l4relay.access_log import AccessLog
+from l4relay.addresses import ListenAddress, UnixAddress
+from l4relay.admission import Limits, LocalLimits
+from l4relay.config import Config, RelayConfig, load
+from l4relay.engine import Engine
+from l4relay.health import watch_health
+from l4relay.listener import Listener, bind
+from l4relay.names import follow_names
+from l4relay.poller import Poller
+from l4relay.resolve import Resolver
+from l4relay.status import relay_status
+from l4relay.table import ConfigError
+from l4relay.tcp import TcpRelay
+from l4relay.udp import UdpListener, UdpRelay
+
+Relay = TcpRelay | UdpRelay
+
+_TICK_S: Final = 0.1
+_FILE_POLL_S: Final = 1.0
+_FIRST_RESOLUTION_S: Final = 3.0
+_log = logging.getLogger(__name__)
+
+
+class Worker:
+    """Everything that one process relays; to be made inside the running loop.
+
+    Args:
+        path: The configuration, read again when it changes.
+        config: What is in it now.
+        index: Which of `workers` this is; only the first listens on Unix sockets, which cannot be shared.
+        limits_for: Makes a relay's counts; of this process alone by default.
+        log_fd: Where the access log goes.
+
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        config: Config,
+        *,
+        index: int = 0,
+        limits_for: Callable[[str], Limits] = lambda relay: LocalLimits(),
+        log_fd: int = 1,
+    ) -> None:
+        self._path = path
+        self._config = config
+        self._index = index
+        self._limits_for = limits_for
+        self._limits: dict[str, Limits] = {}
+        self._upkeep: list[asyncio.Task[None]] = []
+        self._retiring: list[Relay] = []
+        self._stamp = _stamp(path)
+        self._reloading = asyncio.Lock()
+        self._stopped = asyncio.Event()
+        self._drained = asyncio.Event()
+        self.engine = Engine(Poller(), AccessLog(log_fd if config.process.log == "json" else None))
+        self.relays: tuple[Relay, ...] = ()
+        self.listeners: dict[ListenAddress, Listener | UdpListener] = {}
+        self.reloads: dict[str, int] = {"ok": 0, "failed": 0}
+
+    async def start(self) -> None:
+        """Listen on everything.
+
+        Raises:
+            OSError: an address is taken, or not this machine's.
+
+        """
+        await self._apply(self._config)
+
+    async def run(self) -> None:
+        """Relay until `stop`, then until all connections have ended or `drain` is over."""
+        ticking = asyncio.create_task(self._tick_forever())
+        watching = asyncio.create_task(self._watch_file())
+        try:
+            await self._stopped.wait()
+            await self._drain()
+        finally:
+            watching.cancel()
+            ticking.cancel()
+            await self.close()
+
+    def stop(self) -> None:
+        """Accept nothing more and let connections end; called again, end them now."""
+        if self._stopped.is_set():
+            self._drained.set()
+        self._stopped.set()
+
+    def request_reload(self) -> None:
+        """Read the file again soon."""
+        self._stamp = None
+
+    async def reload(self) -> bool:
+        """Read the file again; false, and nothing has changed, when it cannot be used."""
+        async with self._reloading:
+            if self._stopped.is_set():
+                return False
+            self._stamp = _stamp(self._path)
+            try:
+                config = load(self._path)
+                if config != self._config:
+                    await self._apply(config)
+                    self._config = config
+            except (ConfigError, OSError, UnicodeDecodeError) as error:
+                _log.error("not reloaded, the old configuration stays:\n%s", error)
+                self.reloads["failed"] += 1
+                return False
+            _log.info("reloaded %s", self._path)
+            self.reloads["ok"] += 1
+            return True
+
+    async def close(self) -> None:
+        """Close everything at once."""
+        await _cancel(self._upkeep)
+        for listener in self.listeners.values():
+            listener.retire()
+        self.listeners.clear()
+        for relay in self._all_relays():
+            relay.close_all("stopped")
+        self.engine.log.flush()
+        self.engine.pipes.close()
+        self.engine.poller.shut_down()
+
+    def status(self) -> dict[str, Any]:
+        """Return what `admin` shows of this process; see `status.py`."""
+        return {
+            "reloads": dict(self.reloads),
+            "relays": [relay_status(relay) for relay in self._all_relays()],
+        }
+
+    # ------------------------------------------------------------------------------------------ reload
+
+    async def _apply(self, config: Config) -> None:
+        mine = [(relay, self._listens(relay)) for relay in config.relays]
+        bound = self._bind_new(listen for _, listens in mine for listen in listens)
+        relays = [self._make(relay) for relay, _ in mine]
+        upkeep = [task for relay in relays for task in self._start_upkeep(relay)]
+        try:
+            await self._first_resolution(relays)
+        except BaseException:
+            await _cancel(upkeep)
+            for _, sock in bound:
+                sock.close()
+            raise
+        old_upkeep, self._upkeep = self._upkeep, upkeep
+        self._retiring += [relay for relay in self.relays if relay.active]
+        self.relays = tuple(relays)
+        sockets = dict(bound)
+        for relay, (_, listens) in zip(relays, mine, strict=True):
+            for listen in listens:
+                self._serve(listen, relay, sockets.get(listen))
+        wanted = {listen for _, listens in mine for listen in listens}
+        for listen in [each for each in self.listeners if each not in wanted]:
+            self.listeners.pop(listen).retire()
+        self.engine.registry.keep_only(
+            each for relay in self._all_relays() for group in relay.groups for each in group.endpoints
+        )
+        await _cancel(old_upkeep)
+
+    def _listens(self, relay: RelayConfig) -> tuple[ListenAddress, ...]:
+        return tuple(
+            each for each in relay.listen if self._index == 0 or not isinstance(each.address, UnixAddress)
+        )
+
+    def _bind_new(self, listens: Iterable[ListenAddress]) -> list[tuple[ListenAddress, Any]]:
+        reuse_port = self._config.process.workers > 1
+        with contextlib.ExitStack() as undo:
+            bound = []
+            for listen in listens:
+                if listen not in self.listeners:
+                    bound.append((listen, bind(listen, reuse_port=reuse_port)))
+                    undo.callback(bound[-1][1].close)
+            undo.pop_all()
+        return bound
+
+    def _make(self, config: RelayConfig) -> Relay:
+        limits = self._limits.get(config.name)
+        if limits is None:
+            limits = self._limits[config.name] = self._limits_for(config.name)
+        if config.transport == "udp":
+            return UdpRelay(config, self.engine, limits)
+        return TcpRelay(config, self.engine, limits)
+
+    def _serve(self, listen: ListenAddress, relay: Relay, sock: Any) -> None:
+        """Have a listener, bound just now or long ago, feed a relay."""
+        listener = self.listeners.get(listen)
+        if listener is None:
+            if isinstance(relay, TcpRelay):
+                listener = Listener(self.engine.poller, listen, sock, relay.accept)
+            else:
+                listener = UdpListener(self.engine.poller, listen, sock, relay)
+            self.listeners[listen] = listener
+            _log.info("relay %s listens on %s", relay.config.name, listener)
+        elif isinstance(listener, Listener) and isinstance(relay, TcpRelay):
+            listener.accepted = relay.accept
+        elif isinstance(listener, UdpListener) and isinstance(relay, UdpRelay):
+            listener.relay = relay
+
+    def _start_upkeep(self, relay: Relay) -> list[asyncio.Task[None]]:
+        tasks = []
+        resolver = Resolver()
+        for group in relay.groups:
+            tasks += [asyncio.create_task(follow_names(group, *each, resolver)) for each in group.names]
+            if relay.config.health is not None:
+                tasks.append(asyncio.create_task(watch_health(group, relay.config)))
+        return tasks
+
+    async def _first_resolution(self, relays: Iterable[Relay]) -> None:
+        """Wait until every name has its addresses, but not for ever: the others can be relayed meanwhile."""
+        waiting = [group.resolved.wait() for relay in relays for group in relay.groups]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_FIRST_RESOLUTION_S):
+                await asyncio.gather(*waiting)
+
+    # ------------------------------------------------------------------------------------- time, the end
+
+    def _all_relays(self) -> list[Relay]:
+        return [*self.relays, *self._retiring]
+
+    async def _tick_forever(self) -> None:
+        while True:
+            await asyncio.sleep(_TICK_S)
+            now = time.monotonic()
+            for relay in self._all_relays():
+                relay.tick(now)
+            self._retiring = [relay for relay in self._retiring if relay.active]
+            self.engine.log.flush()
+
+    async def _watch_file(self) -> None:
+        while True:
+            await asyncio.sleep(_FILE_POLL_S)
+            if _stamp(self._path) != self._stamp:
+                await self.reload()
+
+    async def _drain(self) -> None:
+        for listener in self.listeners.values():
+            listener.retire()
+        self.listeners.clear()
+        active = sum(relay.active for relay in self._all_relays())
+        if active:
+            _log.info("draining %d connections for at most %g s", active, self._config.process.drain)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._config.process.drain):
+                while any(relay.active for relay in self._all_relays()) and not self._drained.is_set():
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._drained.wait(), _TICK_S)
+
+
+async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino
