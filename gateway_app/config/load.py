@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from gateway_app.config.errors import ConfigErrors
 from gateway_app.config.model import GatewayConfig
+from gateway_app.config.options import ANSWERS, check_options
 from gateway_app.config.references import check_references
+from gateway_app.config.relays import check_relays
+from gateway_app.config.routes import check_routes
 from gateway_app.config.source import Source, parse_source, read_source
+from gateway_app.config.tables import as_json
 from gateway_app.config.translate import translated
 
 if TYPE_CHECKING:
-    from gateway_app.config.errors import ConfigError
+    from collections.abc import Mapping
+
+    from gateway_app.config.errors import KeyPath
 
 
 def load(path: Path | str, *, base_dir: Path | None = None) -> GatewayConfig:
@@ -41,13 +46,12 @@ def load_text(text: str, *, file: str = "routes.toml", base_dir: Path = Path()) 
 
 
 def _validated(source: Source) -> GatewayConfig:
-    errors: list[ConfigError] = list(check_references(source))
+    options = check_options(source)
+    errors = [*check_references(source), *check_routes(source), *check_relays(source), *options.errors]
     config: GatewayConfig | None = None
     try:
-        # As JSON, since pydantic's strict mode then takes types as TOML means them: an array for a tuple or a
-        # set, but no text for a number. A date, for which no key asks, arrives as a table and is refused.
         config = GatewayConfig.model_validate_json(
-            json.dumps(source.tables, default=lambda date: {"date": str(date)}),
+            as_json(source.tables),
             context={"base_dir": source.base_dir},
             by_alias=True,
             by_name=False,
@@ -56,5 +60,23 @@ def _validated(source: Source) -> GatewayConfig:
         errors.extend(translated(error, source, GatewayConfig))
     if errors or config is None:
         raise ConfigErrors(errors)
+    config = _with_options(config, options.by_path)
     config._source = source
     return config
+
+
+def _with_options(config: GatewayConfig, by_path: Mapping[KeyPath, Mapping[str, Any]]) -> GatewayConfig:
+    """Return `config` with the options of middlewares in the types that their classes ask for."""
+    middleware = {
+        name: table.model_copy(update={"options": by_path["middleware", name]})
+        for name, table in config.middleware.items()
+    }
+    routes = [
+        route.model_copy(
+            update={
+                key: by_path["routes", place, key] for key in ANSWERS if ("routes", place, key) in by_path
+            }
+        )
+        for place, route in enumerate(config.routes)
+    ]
+    return config.model_copy(update={"middleware": middleware, "routes": tuple(routes)})

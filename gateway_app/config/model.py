@@ -20,16 +20,14 @@ from gateway_app.config.values import (
     EndpointUrl,
     FilePath,
     HashKey,
-    HostPattern,
     HttpStatus,
     ListenAddress,
     Method,
     Name,
     Network,
-    PathPattern,
-    RedirectTarget,
     RetryCause,
     StateStore,
+    Token,
     UrlPath,
 )
 
@@ -64,7 +62,7 @@ class Settings(Table):
     drain: Duration = 30.0
     encoded_slashes: Literal["refuse", "keep"] = "refuse"
     path_parameters: Literal["refuse", "keep"] = "refuse"
-    via: Name | None = None
+    via: Token | None = None
 
 
 class AdminConfig(Table):
@@ -174,8 +172,8 @@ class MiddlewareConfig(Table):
 class MatchConfig(Table):
     """`match`: the conditions of a route; all that are given must hold."""
 
-    host: HostPattern | None = None
-    path: PathPattern | None = None
+    host: Name | None = None
+    path: Name | None = None
     methods: tuple[Method, ...] = ()
     headers: Mapping[str, str] = {}
     cookies: Mapping[str, str] = {}
@@ -183,34 +181,28 @@ class MatchConfig(Table):
     json_body: Annotated[Mapping[str, Scalar], Field(alias="json")] = {}
 
 
-class RedirectConfig(Table):
-    """`redirect`: the client is sent elsewhere."""
-
-    to: RedirectTarget
-    status: Literal[301, 302, 303, 307, 308] = 308
-
-
-class RespondConfig(Table):
-    """`respond`: a fixed answer."""
-
-    status: HttpStatus = 200
-    body: str = ""
-    content_type: Name = "text/plain; charset=utf-8"
-    headers: Mapping[str, str] = {}
-
-
 class RouteConfig(Table):
     """`[[routes]]`: which requests, through which middlewares, to where.
 
-    Exactly one of `backend`, `redirect` and `respond` is set.
+    Exactly one of `backend`, `redirect` and `respond` is set; the latter two are the options of the
+    middlewares of these names, which then answer in place of a backend.
     """
 
     name: Name
     match: MatchConfig = MatchConfig()
     middleware: tuple[str, ...] = ()
     backend: str | None = None
-    redirect: RedirectConfig | None = None
-    respond: RespondConfig | None = None
+    redirect: Mapping[str, Any] | None = None
+    respond: Mapping[str, Any] | None = None
+
+    @property
+    def answer(self) -> MiddlewareConfig | None:
+        """The middleware that answers in place of a backend, None if the route has a backend."""
+        if self.redirect is not None:
+            return MiddlewareConfig(type="redirect", options=self.redirect)
+        if self.respond is not None:
+            return MiddlewareConfig(type="respond", options=self.respond)
+        return None
 
 
 class TestRequestConfig(Table):

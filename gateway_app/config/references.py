@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from gateway_app.config.errors import listed, nearest
+from gateway_app.config.tables import named_tables, table_of, tables_in, texts_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,18 +21,18 @@ _ACTIONS = ("backend", "redirect", "respond")
 
 def check_references(source: Source) -> Iterator[ConfigError]:
     """Yield an error for each name that is not defined, is defined twice, or is missing."""
-    settings = _table(source.tables.get("gateway"))
+    settings = table_of(source.tables.get("gateway"))
     yield from _unknown_middlewares(source, ("gateway", "middleware"), settings.get("middleware"))
     yield from _check_routes(source)
     yield from _check_tests(source)
     yield from _check_backends(source)
-    for kind in ("routes", "test", "relay"):
+    for kind in ("routes", "test"):
         yield from _duplicates(source, kind)
 
 
 def _check_routes(source: Source) -> Iterator[ConfigError]:
-    backends = _table(source.tables.get("backends"))
-    for place, route in _tables(source.tables.get("routes")):
+    backends = table_of(source.tables.get("backends"))
+    for place, route in tables_in(source.tables.get("routes")):
         at: KeyPath = ("routes", place)
         yield from _unknown_middlewares(source, (*at, "middleware"), route.get("middleware"))
         yield from _unknown(source, (*at, "backend"), route.get("backend"), backends, "backend")
@@ -42,11 +43,11 @@ def _check_routes(source: Source) -> Iterator[ConfigError]:
 
 
 def _check_tests(source: Source) -> Iterator[ConfigError]:
-    routes = [route.get("name") for _, route in _tables(source.tables.get("routes"))]
-    backends = _table(source.tables.get("backends"))
-    for place, test in _tables(source.tables.get("test")):
+    routes = [route.get("name") for _, route in tables_in(source.tables.get("routes"))]
+    backends = table_of(source.tables.get("backends"))
+    for place, test in tables_in(source.tables.get("test")):
         at: KeyPath = ("test", place, "expect")
-        expect = _table(test.get("expect"))
+        expect = table_of(test.get("expect"))
         yield from _unknown(source, (*at, "route"), expect.get("route"), routes, "route")
         yield from _unknown(source, (*at, "backend"), expect.get("backend"), backends, "backend")
         yield from _unknown_middlewares(source, (*at, "middleware"), expect.get("middleware"))
@@ -55,16 +56,16 @@ def _check_tests(source: Source) -> Iterator[ConfigError]:
 
 
 def _check_backends(source: Source) -> Iterator[ConfigError]:
-    for name, backend in _table(source.tables.get("backends")).items():
-        tls = _table(_table(backend).get("tls"))
+    for name, backend in named_tables(source.tables.get("backends")):
+        tls = table_of(backend.get("tls"))
         for key, other in (("cert", "key"), ("key", "cert")):
             if key in tls and other not in tls:
                 yield source.error(("backends", name, "tls", key), f'is of no use without "{other}"')
 
 
 def _unknown_middlewares(source: Source, at: KeyPath, names: object) -> Iterator[ConfigError]:
-    known = _table(source.tables.get("middleware"))
-    for place, name in enumerate(names if isinstance(names, list) else ()):
+    known = table_of(source.tables.get("middleware"))
+    for place, name in texts_in(names):
         yield from _unknown(source, (*at, place), name, known, "middleware")
 
 
@@ -77,7 +78,7 @@ def _unknown(source: Source, at: KeyPath, name: object, known: Any, kind: str) -
 
 def _duplicates(source: Source, kind: str) -> Iterator[ConfigError]:
     first_place: dict[str, int] = {}
-    for place, table in _tables(source.tables.get(kind)):
+    for place, table in tables_in(source.tables.get(kind)):
         name = table.get("name")
         if not isinstance(name, str):
             continue
@@ -85,12 +86,3 @@ def _duplicates(source: Source, kind: str) -> Iterator[ConfigError]:
         if first != place:
             line = source.lines.of((kind, first, "name"))
             yield source.error((kind, place, "name"), f'"{name}" is taken already, in line {line}')
-
-
-def _table(value: object) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _tables(value: object) -> Iterator[tuple[int, dict[str, Any]]]:
-    if isinstance(value, list):
-        yield from ((place, table) for place, table in enumerate(value) if isinstance(table, dict))

@@ -20,6 +20,7 @@ class Source:
 
     Attributes:
         file: its name, as the user gave it.
+        text: its content.
         tables: what it says, as `tomllib` gives it.
         lines: where it says it.
         base_dir: what paths in it are relative to.
@@ -27,6 +28,7 @@ class Source:
     """
 
     file: str = "routes.toml"
+    text: str = field(default="", repr=False)
     tables: dict[str, Any] = field(default_factory=dict)
     lines: Lines = field(default_factory=lambda: Lines({}))
     base_dir: Path = Path()
@@ -69,7 +71,7 @@ def parse_source(text: str, file: str = "routes.toml", base_dir: Path = Path()) 
         raise ConfigErrors([_syntax_error(text, file, error)]) from error
     except (RecursionError, ValueError) as error:  # ValueError: a number of more than 4,300 digits
         raise ConfigErrors([ConfigError(file, 1, "", f"is not read: {error}")]) from error
-    return Source(file, tables, locate(text), base_dir)
+    return Source(file, text, tables, locate(text), base_dir)
 
 
 def _syntax_error(text: str, file: str, error: tomllib.TOMLDecodeError) -> ConfigError:

@@ -162,7 +162,7 @@ class Writer:
         if kind == "array":
             count = self.draw(st.integers(0, 3))
             elements = [f"{self.draw(noise)}{self.value(depth - 1)}{self.draw(noise)}" for _ in range(count)]
-            comma = "," if elements and self.draw(booleans) else ""
+            comma = "," if elements != [] and self.draw(booleans) else ""
             return f"[{','.join(elements)}{comma}{self.draw(noise)}]"
         names = self.draw(st.lists(keys, unique=True, max_size=3))
         return "{" + ", ".join(f"{self.key(name)} = {self.value(depth - 1)}" for name in names) + "}"

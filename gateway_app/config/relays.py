@@ -1,0 +1,30 @@
+"""The relay's tables, which the gateway does not use, but checks with the file that they share."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from gateway_app.config.errors import ConfigError
+from l4relay import config as relay_config
+from l4relay.table import ConfigError as RelayConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from gateway_app.config.source import Source
+
+_PROBLEM: Final = re.compile(r".*?:([0-9]+): ([^:]*): (.*)", re.DOTALL)
+
+
+def check_relays(source: Source) -> Iterator[ConfigError]:
+    """Yield what the relay finds wrong with its tables; nothing if the file has none."""
+    if not source.tables.keys() & {"relay", "l4relay"}:
+        return
+    try:
+        relay_config.parse(source.text, source.file)
+    except RelayConfigError as error:
+        for problem in error.problems:
+            found = _PROBLEM.fullmatch(problem.removeprefix(source.file))
+            line, key, message = found.groups() if found else ("1", "relay", problem)
+            yield ConfigError(source.file, int(line), key, message)

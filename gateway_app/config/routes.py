@@ -1,0 +1,78 @@
+"""What is checked of routes beyond their types: conditions that compile, and that some request can reach."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from gateway_app.config.errors import listed
+from gateway_app.config.model import MatchConfig
+from gateway_app.config.tables import as_json, tables_in
+from gateway_app.routing.match import Entry, Match, problems_of
+from gateway_app.routing.path import parse_path_pattern
+from gateway_app.routing.table import RouteTable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from gateway_app.config.errors import ConfigError
+    from gateway_app.config.source import Source
+
+
+def match_of(config: MatchConfig) -> Match:
+    """Return the conditions as routing takes them."""
+    return Match(
+        host=config.host,
+        path=config.path,
+        methods=config.methods,
+        headers=config.headers,
+        cookies=config.cookies,
+        query=config.query,
+        json=config.json_body,
+    )
+
+
+def captured_names(path: str | None) -> frozenset[str]:
+    """Return the names that a route's path captures.
+
+    Raises:
+        ValueError: it is no path.
+
+    """
+    pattern = parse_path_pattern(path)
+    return frozenset(pattern.names if pattern.regex is None else pattern.regex.groupindex)
+
+
+def check_routes(source: Source) -> Iterator[ConfigError]:
+    """Yield an error for each condition that does not compile, else for each route that nothing can reach.
+
+    Routes whose types are wrong are left out; the model reports them.
+    """
+    entries: list[Entry[int]] = []
+    are_sound = True
+    for place, raw in tables_in(source.tables.get("routes")):
+        match = _match(raw)
+        if match is None:
+            continue
+        problems = problems_of(match)
+        are_sound = are_sound and not problems
+        for problem in problems:
+            yield source.error(("routes", place, "match", *problem.key), problem.message)
+        if not problems:
+            entries.append(Entry(str(raw.get("name")), match, place))
+    if are_sound:
+        for unreachable in RouteTable(entries).unreachable():
+            earlier = listed([entry.name for entry in unreachable.taken_by])
+            yield source.error(
+                ("routes", unreachable.entry.value),
+                f'no request can reach "{unreachable.entry.name}": {earlier} takes all of them',
+            )
+
+
+def _match(raw: dict[str, Any]) -> Match | None:
+    try:
+        config = MatchConfig.model_validate_json(as_json(raw.get("match", {})), by_alias=True, by_name=False)
+    except ValidationError:
+        return None
+    return match_of(config)
