@@ -1,0 +1,341 @@
+"""A backend: a named group of endpoints, which of them is asked next, and what keeps that choice good.
+
+Who may be chosen is worked out when it changes, not when a request comes:
+
+    1. the primaries that are neither down nor ejected; where there are none,
+    2. the backups that are neither; where there are none,
+    3. those that are only ejected: ejection is a guess from past traffic, and trying beats refusing; else
+    4. nobody: `choose` gives None, and the client gets 503.
+
+A reload makes a new `Backend` from the old one. It takes over the endpoints whose URL is still there, and
+with them connections, health and counters; `start` ends the old one's probes before its own begin.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import time
+from operator import attrgetter
+from typing import TYPE_CHECKING, Final
+
+from gateway_app.upstream.background import Background
+from gateway_app.upstream.balancing.hash_key import compile_hash_key
+from gateway_app.upstream.balancing.registry import POLICIES, LearnsLatency
+from gateway_app.upstream.endpoint import Endpoint
+from gateway_app.upstream.health import HealthChecker
+from gateway_app.upstream.outlier import OutlierDetector
+from gateway_app.upstream.resolution import NameFollower
+from gateway_app.upstream.retry import RetryBudget, RetryPolicy
+from gateway_app.upstream.source import Source
+from gateway_app.upstream.tls import client_context
+from gateway_app.upstream.transport import Sent
+from l4relay.balance import eligible
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+
+    from starlette.types import Scope
+
+    from gateway_app.config.model import BackendConfig
+    from gateway_app.exchange import Exchange
+    from gateway_app.problem import Cause
+    from gateway_app.upstream.resolution import Resolver
+    from gateway_app.upstream.transport import Transport
+
+    TransportFactory = Callable[[Endpoint, BackendConfig], Transport]
+
+logger = logging.getLogger("gateway.upstream")
+
+_FIRST_RESOLUTION_S: Final = 5.0
+"""How long a start waits for names that have no address yet."""
+
+_NOT_THE_TRANSPORTS: Final = set({"endpoints", "balance", "hash_on", "retry", "health", "outlier"})
+"""Settings that may change under a transport; for any other change it is made anew."""
+
+
+class Backend:
+    """The endpoints of one `[backends.NAME]`.
+
+    Args:
+        name: as routes.toml names it.
+        config: its table.
+        transports: makes an endpoint's transport; may raise for what cannot be made.
+        resolver: looks host names up.
+        previous: the backend of that name before a reload, None if there was none.
+        rng: where chance comes from.
+        clock: monotonic time in seconds.
+
+    Attributes:
+        endpoints: all of them now, available or not.
+        retry: which failures are repeated.
+        retry_budget: counts requests, and bounds retries to their share.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        config: BackendConfig,
+        transports: TransportFactory,
+        resolver: Resolver,
+        previous: Backend | None = None,
+        *,
+        rng: random.Random | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.name = name
+        self.config = config
+        self.retry = RetryPolicy(config.retry)
+        self.retry_budget = RetryBudget(config.retry.budget if config.retry else 0.0, clock())
+        self.endpoints: tuple[Endpoint, ...] = ()
+        self._transports = transports
+        self._resolver = resolver
+        self._previous = previous
+        self._rng = rng or random.Random()  # noqa: S311 - spreads load, keeps no secret
+        self._clock = clock
+        make_policy = POLICIES[config.balance]
+        self._policy = make_policy(self._rng, clock)
+        self._retry_policy = make_policy(
+            self._rng, clock
+        )  # of its own, since policies remember whom they met
+        self._key_of = compile_hash_key(config.hash_on) if config.balance == "hash" else None
+        self._observe = self._policy.observe if isinstance(self._policy, LearnsLatency) else None
+        self._outlier = OutlierDetector(config.outlier) if config.outlier else None
+        self._health = _health_checker(config, self._rng)
+        self._following = Background()
+        self._retiring = Background()
+        self._candidates: tuple[Endpoint, ...] = ()
+        self._only: Endpoint | None = None
+        self._before = {endpoint.key: endpoint for endpoint in previous.endpoints} if previous else {}
+        self._keeps_transports = previous is not None and _same_transport(config, previous.config)
+        self._replaced: list[tuple[Endpoint, Endpoint]] = []
+        self._sources = tuple(Source(entry) for entry in config.endpoints)
+        for source in self._sources:
+            for address in source.first_addresses(self._before.values()):
+                self._add(source, address)
+        self._list_endpoints()
+
+    def __repr__(self) -> str:
+        return f"<Backend {self.name} {list(self.endpoints)}>"
+
+    # ------------------------------------------------------------------ for every request
+
+    def choose(self, exchange: Exchange, scope: Scope, tried: Collection[Endpoint] = ()) -> Endpoint | None:
+        """Return the endpoint to ask, None if none is available.
+
+        `tried` are those that this request has been to: another one is preferred, a backup too, before one of
+        them is asked again.
+        """
+        if tried:
+            return self._choose_again(exchange, scope, tried)
+        if self._only is not None:
+            return self._only
+        if not self._candidates:
+            return None
+        return self._policy.choose(self._candidates, self._key_of(exchange, scope) if self._key_of else "")
+
+    def report(self, endpoint: Endpoint, ok: bool, latency_s: float) -> None:
+        """Learn from an attempt: `ok` unless the endpoint failed it (see `outlier`), and its duration.
+
+        `latency_s` is the time to the answer's head, or to the failure. Attempts that ended for another
+        reason, such as a client that left, are not reported.
+        """
+        if ok:
+            endpoint.failures_in_row = 0
+        else:
+            self._count_failure(endpoint)
+        if self._observe is not None:
+            self._observe(endpoint, latency_s, ok=ok)
+
+    def may_retry(
+        self, method: str, reason: Cause | int, sent: Sent, attempts: int, *, body_replayable: bool
+    ) -> bool:
+        """Say whether to send a request again (see `RetryPolicy.allows`); if so, the budget is charged."""
+        if not self.retry.allows(method, reason, sent, attempts, body_replayable=body_replayable):
+            return False
+        return sent is not Sent.MAYBE or self.retry_budget.withdraw(self._clock())
+
+    # ------------------------------------------------------------------ life
+
+    def matches(self, config: BackendConfig) -> bool:
+        """Say whether `config` asks for what this backend is, so that a reload can keep it."""
+        return self.config == config
+
+    async def start(self) -> None:
+        """Begin to follow names and to probe, in place of the previous backend; may follow a `stop`.
+
+        Waits a moment for names that have no address yet, and goes on without.
+        """
+        if self._previous is not None:
+            await self._take_over(self._previous)
+            self._previous = None
+            self._before = {}
+        if self._health is not None:
+            for endpoint in self.endpoints:
+                self._health.watch(endpoint)
+        unknown = self._follow_names()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_FIRST_RESOLUTION_S):
+                for follower in unknown:
+                    await follower.is_asked.wait()
+
+    async def stop(self) -> None:
+        """End probing and following names. Requests can go on."""
+        await self._following.cancel()
+        if self._health is not None:
+            await self._health.aclose()
+
+    async def close(self) -> None:
+        """Stop, and let go of the endpoints: those that nobody else holds close when they are idle.
+
+        Called once no request can choose here any more, also for a backend that was never started.
+        """
+        await self.stop()
+        for source in self._sources:
+            for endpoint in source.endpoints.values():
+                self._drop(endpoint)
+            source.endpoints.clear()
+        await self._retiring.join()
+
+    def status(self) -> dict[str, object]:
+        """Return what the admin page shows."""
+        budget = self.retry_budget
+        return {
+            "balance": self.config.balance,
+            "available": len(self._candidates),
+            "retries": {"granted": budget.granted, "refused": budget.refused},
+            "endpoints": [endpoint.status(self._clock()) for endpoint in self.endpoints],
+        }
+
+    # ------------------------------------------------------------------ within
+
+    def _choose_again(self, exchange: Exchange, scope: Scope, tried: Collection[Endpoint]) -> Endpoint | None:
+        rest = tuple(endpoint for endpoint in self._candidates if endpoint not in tried)
+        if not rest:
+            rest = tuple(
+                endpoint
+                for endpoint in self.endpoints
+                if endpoint.is_backup and endpoint.is_available and endpoint not in tried
+            )
+        if not rest:
+            return self.choose(exchange, scope)
+        return self._retry_policy.choose(rest, self._key_of(exchange, scope) if self._key_of else "")
+
+    def _count_failure(self, endpoint: Endpoint) -> None:
+        endpoint.failures += 1
+        endpoint.failures_in_row += 1
+        if self._outlier is None:
+            return
+        ejected = sum(1 for other in self.endpoints if other.ejected_until)
+        duration_s = self._outlier.ejection_s(endpoint, ejected, len(self.endpoints), self._clock())
+        if duration_s:
+            logger.warning(
+                "%s is ejected for %g s: %d failures in a row",
+                endpoint.key,
+                duration_s,
+                endpoint.failures_in_row,
+            )
+            endpoint.eject(duration_s)
+
+    async def _take_over(self, previous: Backend) -> None:
+        """Join what the previous backend knows with our settings, once its probes have ended."""
+        await previous.stop()
+        for endpoint, old in self._replaced:
+            endpoint.inherit(old)
+        self._replaced.clear()
+        for source in self._sources:
+            for endpoint in source.endpoints.values():
+                endpoint.weight = source.entry.weight
+                endpoint.is_backup = source.entry.backup
+                if self._health is None:
+                    endpoint.forget_probes()
+                if self._outlier is None:
+                    endpoint.readmit()
+        self._list_endpoints()
+
+    def _follow_names(self) -> list[NameFollower]:
+        """Follow the sources that are names; returns the followers of those without an address."""
+        waited_for = []
+        for source in self._sources:
+            if source.name:
+                follower = NameFollower(source.name, source.port, self._resolver, self._on_addresses(source))
+                self._following.spawn(follower.run(), f"resolution of {source.name}")
+                if not source.endpoints:
+                    waited_for.append(follower)
+        return waited_for
+
+    def _on_addresses(self, source: Source) -> Callable[[tuple[str, ...]], None]:
+        def take(addresses: tuple[str, ...]) -> None:
+            gone = [
+                source.endpoints.pop(address)
+                for address in tuple(source.endpoints)
+                if address not in addresses
+            ]
+            for address in addresses:
+                if address not in source.endpoints:
+                    endpoint = self._add(source, address)
+                    if self._health is not None:
+                        self._health.watch(endpoint)
+            self._list_endpoints()
+            for endpoint in gone:
+                self._drop(endpoint)
+
+        return take
+
+    def _add(self, source: Source, address: str) -> Endpoint:
+        """Give `source` the endpoint at `address`: the previous backend's, or one that learns from it."""
+        endpoint = source.make_endpoint(address)
+        old = self._before.get(endpoint.key)
+        if old is not None and self._keeps_transports:
+            endpoint = old
+        else:
+            endpoint.transport = self._transports(endpoint, self.config)
+            if old is not None:
+                self._replaced.append((endpoint, old))
+        endpoint.hold(self._recompute)
+        source.endpoints[address] = endpoint
+        return endpoint
+
+    def _drop(self, endpoint: Endpoint) -> None:
+        if endpoint.let_go(self._recompute):
+            self._retiring.spawn(self._retire(endpoint), f"retirement of {endpoint.key}")
+        elif self._health is not None:
+            self._retiring.spawn(self._health.forget(endpoint), f"end of probing {endpoint.key}")
+
+    async def _retire(self, endpoint: Endpoint) -> None:
+        if self._health is not None:
+            await self._health.forget(endpoint)
+        await endpoint.retire()
+
+    def _list_endpoints(self) -> None:
+        self.endpoints = tuple(endpoint for source in self._sources for endpoint in source.endpoints.values())
+        self._candidates = ()  # weights may have changed: policies must not know the tuple again
+        self._recompute()
+
+    def _recompute(self) -> None:
+        candidates = available(self.endpoints)
+        if candidates != self._candidates:
+            self._candidates = candidates
+            self._only = candidates[0] if len(candidates) == 1 else None
+
+
+def available(endpoints: Sequence[Endpoint]) -> tuple[Endpoint, ...]:
+    """Return who may be chosen, as the module says."""
+    primaries = [endpoint for endpoint in endpoints if not endpoint.is_backup]
+    backups = [endpoint for endpoint in endpoints if endpoint.is_backup]
+    chosen = eligible(primaries, backups, is_usable=attrgetter("is_available"), panic=False)
+    return chosen or eligible(primaries, backups, is_usable=lambda endpoint: not endpoint.down, panic=False)
+
+
+def _same_transport(config: BackendConfig, other: BackendConfig) -> bool:
+    return config.model_dump(exclude=_NOT_THE_TRANSPORTS) == other.model_dump(exclude=_NOT_THE_TRANSPORTS)
+
+
+def _health_checker(config: BackendConfig, rng: random.Random) -> HealthChecker | None:
+    if config.health is None:
+        return None
+    speaks_tls = any(entry.url.startswith("https:") for entry in config.endpoints)
+    tls = client_context(config.tls) if speaks_tls else None
+    return HealthChecker(config.health, tls, rng, server_name=config.tls.server_name if config.tls else None)

@@ -1,0 +1,1 @@
+"""Choosing one endpoint of a backend: one file a policy."""
