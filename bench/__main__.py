@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bench import machine, memory, report
+from bench import machine, memory, report, routing
 from bench.backend import Backend
 from bench.memory import IDLE_CLIENTS, SLOW_DOWNLOADS, Figure
 from bench.processes import DoesNotStartError
@@ -14,7 +14,7 @@ from bench.subjects import SUBJECTS, RunningSubject, Subject
 from bench.throughput import compare, running
 
 _WORKLOADS = ("small", "large")
-_PARTS = ("http", "memory")
+_PARTS = ("http", "memory", "routing")
 
 
 def _arguments() -> argparse.Namespace:
@@ -67,6 +67,8 @@ def main() -> None:
                 _publish("memory", "Memory", provenance, _memory(arguments, backend, directory), writes)
         finally:
             backend.stop()
+    if "routing" in parts and arguments.only is SUBJECTS and not arguments.workload:
+        _publish("routing", "Routing: cost of a match", provenance, routing.measure(), writes)
 
 
 def _publish(name: str, title: str, provenance: list[str], body: str, writes: bool) -> None:
