@@ -27,11 +27,13 @@ class Exchange:
         client: the client's IP address as text, found behind the trusted proxies; "" if unknown.
         scheme: "http" or "https", as the client used it.
         host: the requested host, lower case, without port; "" if the request has none.
+        decoded_path: the same path as the gateway put it into `scope["path"]`.
+        raw_path: the same path as the gateway put it into `scope["raw_path"]`.
         path: the normalised path that routes are matched on (see `routing.target`).
         params: what `{name}` segments captured, percent-decoded.
         route: the route that won, None until matched.
         backend: name of the backend to forward to; set from the route, a middleware may change it.
-        content_length: declared length of the request body in bytes; 0 without a body, -1 if not known beforehand.
+        content_length: declared length of the request body in bytes; 0 without a body, -1 if unknown.
         has_body: the request has a body, or may have one (HTTP/2 without a declared length).
         expects_continue: the client waits for 100 (Continue) before it sends the body.
         max_body_bytes: the largest request body that is read; more is 413.
@@ -45,6 +47,7 @@ class Exchange:
         bytes_out: response body bytes sent.
         error: the `Cause` token of what went wrong, "" if nothing did.
         error_detail: what exactly went wrong, for the log.
+        refused_by: name of the middleware that refused the request, "" if none did.
         log: fields a middleware adds to the access log line, None until the first.
     """
 
@@ -55,6 +58,7 @@ class Exchange:
         "bytes_out",
         "client",
         "content_length",
+        "decoded_path",
         "endpoint",
         "error",
         "error_detail",
@@ -64,7 +68,9 @@ class Exchange:
         "log",
         "max_body_bytes",
         "params",
+        "refused_by",
         "path",
+        "raw_path",
         "request_id",
         "route",
         "scheme",
@@ -74,7 +80,9 @@ class Exchange:
         "upstream_started",
     )
 
-    def __init__(self, request_id: str, client: str, scheme: str, started: float, max_body_bytes: int) -> None:
+    def __init__(
+        self, request_id: str, client: str, scheme: str, started: float, max_body_bytes: int
+    ) -> None:
         self.request_id = request_id
         self.client = client
         self.scheme = scheme
@@ -85,6 +93,8 @@ class Exchange:
         self.expects_continue = False
         self.host = ""
         self.path = ""
+        self.decoded_path = ""
+        self.raw_path = b""
         self.params = NO_PARAMS
         self.route: Route | None = None
         self.backend = ""
@@ -97,4 +107,5 @@ class Exchange:
         self.bytes_out = 0
         self.error = ""
         self.error_detail = ""
+        self.refused_by = ""
         self.log: dict[str, object] | None = None

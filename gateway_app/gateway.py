@@ -1,0 +1,87 @@
+"""The ASGI application: takes each request through edge, routing and pipeline, and follows the server's life.
+
+What a worker holds between requests (snapshot, backends, metrics) is `worker.Worker`'s.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from gateway_app.config.errors import ConfigErrors
+from gateway_app.edge import answer_error, bound_receive, edge_send
+from gateway_app.problem import Cause, GatewayError
+from gateway_app.routing.json_body import UNPARSABLE, look_ahead
+from gateway_app.worker import Worker
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from starlette.types import Receive, Scope, Send
+
+    from gateway_app.exchange import Exchange
+    from gateway_app.snapshot import Route, Snapshot
+
+logger = logging.getLogger(__name__)
+
+
+class Gateway:
+    """The gateway as an ASGI application, for the configuration file at `config_path`.
+
+    The file is read when the server starts the application (lifespan) and again whenever it changes.
+    """
+
+    def __init__(self, config_path: Path) -> None:
+        self._worker = Worker(config_path)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, or the server's start and stop."""
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+            return
+        snapshot = self._worker.snapshot or await self._worker.start()
+        edge = snapshot.edge
+        try:
+            exchange = edge.admit(scope)
+            answer = edge_send(exchange, send)
+            if scope["type"] != "http":
+                await receive()  # the handshake
+                raise GatewayError(Cause.WEBSOCKET_UNSUPPORTED, "WebSockets are not supported yet")
+            if exchange.has_body:
+                receive = bound_receive(exchange, receive)
+            route = snapshot.find_route(exchange, scope)
+            if route is None:
+                route, receive = await _find_route_by_body(snapshot, exchange, scope, receive)
+            await route.app(scope, receive, answer)
+        except Exception as error:  # the edge of a request: nothing may escape unanswered
+            exchange = scope["gateway"]
+            await answer_error(exchange, scope, edge_send(exchange, send), error)
+        finally:
+            edge.finish(scope["gateway"], scope)
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        """Start with the server and stop with it; a configuration that is wrong ends the start."""
+        await receive()
+        try:
+            await self._worker.start()
+        except (ConfigErrors, OSError) as error:
+            logger.error("the gateway does not start:\n%s", error)
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            return
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self._worker.aclose()
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+async def _find_route_by_body(
+    snapshot: Snapshot, exchange: Exchange, scope: Scope, receive: Receive
+) -> tuple[Route, Receive]:
+    """Read the beginning of the body, since a route asks for it, and give a `receive` that replays it."""
+    body: object = UNPARSABLE
+    if exchange.has_body:
+        body, receive = await look_ahead(receive)
+        exchange.expects_continue = False  # reading the body has told the client to send it
+    route = snapshot.find_route(exchange, scope, body)
+    assert route is not None, "with a body there is nothing left to ask for"
+    return route, receive

@@ -1,0 +1,216 @@
+"""The innermost application of every pipeline: sends the request to its backend and brings the answer back.
+
+    1. prepare   what goes upstream: target, Host, the body as far as it is at hand
+    2. attempt   choose an endpoint, send, wait for the answer's head
+    3. retry     where an attempt failed and the backend's policy, budget and the request allow it
+    4. relay     the answer to the client, piece by piece; whoever is slower sets the pace
+
+One task runs all four and closes what it opened. Timeouts and a vanished client reach it as a cancellation
+whose cause stands in `Flight.cut`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from time import monotonic
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from gateway_app.problem import Cause, GatewayError
+from gateway_app.upstream.deadlines import NEVER, Deadlines, Flight
+from gateway_app.upstream.outlier import FAILED_CAUSES, FAILED_STATUSES
+from gateway_app.upstream.transport import FieldList, Sent, UpstreamError, UpstreamRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from starlette.types import Receive, Scope, Send
+
+    from gateway_app.exchange import Exchange
+    from gateway_app.upstream.backend import Backend
+    from gateway_app.upstream.endpoint import Endpoint
+    from gateway_app.upstream.transport import UpstreamResponse
+
+_ENDPOINT_AT_FAULT = frozenset((Cause.RESPONSE_TIMEOUT, Cause.IDLE_TIMEOUT))
+"""The causes for which the sweep ends an exchange that are the endpoint's doing."""
+_NO_BODY_EXPECTED = frozenset(("GET", "HEAD", "DELETE", "OPTIONS", "TRACE"))
+_PATH_SAFE = "/!$&'()*+,;=:@-._~"
+
+
+class Forwarder:
+    """Forwards to the backend that `exchange.backend` names."""
+
+    def __init__(self, backends: Mapping[str, Backend], deadlines: Deadlines) -> None:
+        self._backends = backends
+        self._deadlines = deadlines
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Forward one request. Raises GatewayError where there is no answer to bring back."""
+        exchange: Exchange = scope["gateway"]
+        backend = self._backends[exchange.backend]
+        total_s = backend.config.timeout.total
+        flight = Flight(receive, exchange.started, exchange.started + total_s if total_s else NEVER)
+        self._deadlines.add(flight)
+        try:
+            request = UpstreamRequest(scope, _target(scope, exchange), scope["headers"])
+            if exchange.has_body or exchange.expects_continue:
+                await _begin_body(request, exchange, flight, backend.config.timeout.idle)
+            await _forward(backend, request, exchange, flight, send)
+        except asyncio.CancelledError:
+            raise _why_cut(flight) from None
+        finally:
+            self._deadlines.remove(flight)
+
+
+async def _forward(
+    backend: Backend, request: UpstreamRequest, exchange: Exchange, flight: Flight, send: Send
+) -> None:
+    """Ask one endpoint after the other until an answer has been brought to the client."""
+    backend.retry_budget.requests += 1
+    endpoint = backend.choose(exchange, request.scope)
+    tried: tuple[Endpoint, ...] = ()
+    while True:
+        if endpoint is None:
+            raise GatewayError(Cause.NO_ENDPOINT, f"no endpoint of backend {backend.name} is available")
+        if await _attempt(backend, endpoint, request, exchange, flight, send):
+            return
+        tried += (endpoint,)
+        endpoint = backend.choose(exchange, request.scope, tried)
+        if endpoint in tried:
+            await asyncio.sleep(backend.retry.backoff_s(exchange.attempts, random.random()))  # noqa: S311
+
+
+async def _attempt(
+    backend: Backend,
+    endpoint: Endpoint,
+    request: UpstreamRequest,
+    exchange: Exchange,
+    flight: Flight,
+    send: Send,
+) -> bool:
+    """Ask `endpoint` and bring its answer to the client; False if another attempt should be made.
+
+    Raises GatewayError if the attempt failed for good.
+    """
+    config = backend.config
+    if config.host != "pass":
+        host = endpoint.authority if config.host == "endpoint" else config.host
+        request.headers = [(b"host", host.encode()), *(f for f in request.headers if f[0] != b"host")]
+    exchange.endpoint = endpoint.key
+    exchange.attempts += 1
+    exchange.upstream_started = flight.started = began = monotonic()
+    flight.cause = Cause.RESPONSE_TIMEOUT
+    flight.deadline = began + config.timeout.response
+    endpoint.active += 1
+    try:
+        response = await endpoint.transport.send(request, flight)
+        try:
+            exchange.upstream_first_byte = now = monotonic()
+            status = response.status
+            backend.report(endpoint, status not in FAILED_STATUSES, now - began)
+            if status in backend.retry.statuses and _may_retry(
+                backend, request, exchange, status, Sent.MAYBE
+            ):
+                return False
+            await _relay(response, request, flight, config.timeout.idle, send)
+            return True
+        finally:
+            response.close()
+    except (GatewayError, asyncio.CancelledError) as failure:
+        error = failure if isinstance(failure, GatewayError) else _why_cut(flight)
+        if error.cause in FAILED_CAUSES:
+            backend.report(endpoint, False, monotonic() - began)
+        sent = error.sent if isinstance(error, UpstreamError) else Sent.MAYBE
+        if exchange.status or not _may_retry(backend, request, exchange, error.cause, sent):
+            raise error from failure
+        return False
+    finally:
+        endpoint.finish()
+
+
+def _may_retry(
+    backend: Backend, request: UpstreamRequest, exchange: Exchange, reason: Cause | int, sent: Sent
+) -> bool:
+    replayable = request.receive is None
+    return backend.may_retry(request.method, reason, sent, exchange.attempts, body_replayable=replayable)
+
+
+async def _relay(
+    response: UpstreamResponse, request: UpstreamRequest, flight: Flight, idle_s: float, send: Send
+) -> None:
+    """Send the answer to the client as it arrives, and no faster than the client takes it."""
+    flight.cause = Cause.CLIENT_STALLED
+    await send(
+        {
+            "type": "http.response.start",
+            "status": response.status,
+            "headers": _without_length(response.headers) if response.status == 204 else response.headers,
+        }
+    )
+    piece = response.take()
+    while not response.is_complete:
+        if piece:
+            flight.cause = Cause.CLIENT_STALLED
+            flight.deadline = monotonic() + idle_s
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        flight.cause = Cause.IDLE_TIMEOUT
+        flight.deadline = monotonic() + idle_s
+        piece = await response.read()
+    flight.cause = Cause.CLIENT_STALLED
+    await send({"type": "http.response.body", "body": piece})
+
+
+async def _begin_body(request: UpstreamRequest, exchange: Exchange, flight: Flight, idle_s: float) -> None:
+    """Take what is at hand of the body: often all of it, and then the request is as good as one without."""
+    request.headers = headers = []
+    for field in request.scope["headers"]:
+        if field[0] == b"content-length":
+            request.content_length = int(field[1])
+        elif field[0] != b"expect":
+            headers.append(field)
+    if not exchange.has_body:
+        return
+    if exchange.expects_continue:
+        # The client sends its body once it is read: not before the endpoint wants it.
+        request.expects_continue = True
+        request.receive = flight.receive
+        return
+    flight.cause = Cause.REQUEST_TIMEOUT
+    flight.deadline = monotonic() + idle_s
+    flight.owns_receive = False
+    message = await flight.receive()
+    if message["type"] == "http.disconnect":
+        raise GatewayError(Cause.CLIENT_CLOSED)
+    request.body = body = message.get("body", b"")
+    if message.get("more_body", False) and len(body) != request.content_length:
+        request.receive = flight.receive
+        return
+    flight.owns_receive = True
+    if body or request.content_length is not None or request.method not in _NO_BODY_EXPECTED:
+        headers.append((b"content-length", b"%d" % len(body)))
+
+
+def _target(scope: Scope, exchange: Exchange) -> bytes:
+    """Compose the target from the scope, as the middlewares left it: changed raw, or only as text."""
+    raw_path: bytes = scope["raw_path"]
+    if scope["path"] is not exchange.decoded_path and raw_path is exchange.raw_path:
+        raw_path = quote(scope["path"], _PATH_SAFE).encode()
+    query: bytes = scope["query_string"]
+    return raw_path + b"?" + query if query else raw_path
+
+
+def _without_length(headers: FieldList) -> FieldList:
+    """Drop the Content-Length that some endpoints give a 204 (RFC 9110 8.6 forbids it)."""
+    return [field for field in headers if field[0] != b"content-length"]
+
+
+def _why_cut(flight: Flight) -> GatewayError:
+    """Turn the cancellation of an exchange back into its cause. Raises CancelledError if it was not ours."""
+    cause, flight.cut = flight.cut, None
+    if cause is None or flight.task is None:
+        raise asyncio.CancelledError
+    flight.task.uncancel()
+    if cause in _ENDPOINT_AT_FAULT:
+        return UpstreamError(cause, "the endpoint took too long", Sent.MAYBE)
+    return GatewayError(cause)
