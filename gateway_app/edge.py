@@ -177,10 +177,22 @@ class Edge:
         (metrics.unrouted if route is None else route.metrics).observe(
             exchange.backend, exchange.status, duration_s, exchange.bytes_in, exchange.bytes_out
         )
+        if exchange.attempts:
+            self._count_upstream(exchange)
         if exchange.error:
-            metrics.count_error(exchange.error)
+            metrics.count_error("" if route is None else route.name, exchange.error)
+            if exchange.refused_by:
+                metrics.refusals(exchange.refused_by, exchange.error).add()
         if self._access_log is not None:
             self._access_log.write(exchange, scope, duration_s)
+
+    def _count_upstream(self, exchange: Exchange) -> None:
+        metrics = self._metrics
+        if exchange.upstream_first_byte:
+            waited_s = exchange.upstream_first_byte - exchange.upstream_started
+            metrics.endpoint(exchange.backend, exchange.endpoint).answered(waited_s)
+        if exchange.attempts > 1:
+            metrics.count_retries(exchange.backend, exchange.attempts - 1)
 
     def _forwarding_of_proxy(
         self, exchange: Exchange, peer: Peer, found: dict[bytes, bytes], host: bytes

@@ -76,29 +76,29 @@ DURATION: Final = _family(
 REQUEST_BYTES: Final = _family("request_body_bytes", "counter", "Bytes of request bodies read.", _ROUTE)
 RESPONSE_BYTES: Final = _family("response_body_bytes", "counter", "Bytes of response bodies sent.", _ROUTE)
 IN_FLIGHT: Final = _family("requests_in_flight", "gauge", "Requests that are being served now.")
-ERRORS: Final = _family("errors", "counter", "Answers made by the gateway itself, by cause.", ("cause",))
+ERRORS: Final = _family(
+    "errors", "counter", "Requests that failed or were refused in the gateway, by cause.", ("route", "cause")
+)
 REFUSALS: Final = _family(
     "middleware_refusals", "counter", "Requests that a middleware refused.", ("middleware", "cause")
 )
 
-ATTEMPTS: Final = _family(
-    "upstream_attempts",
-    "counter",
-    "Requests sent to an endpoint; result is the status class or the cause.",
-    (*_ENDPOINT, "result"),
+ATTEMPTS: Final = _family("upstream_attempts", "counter", "Requests sent to an endpoint.", _ENDPOINT)
+FAILURES: Final = _family(
+    "upstream_failures", "counter", "Requests sent to an endpoint that it failed.", _ENDPOINT
 )
 FIRST_BYTE: Final = _family(
     "upstream_first_byte_seconds",
     "summary",
-    "From the start of an attempt to the answer's first byte.",
+    "From the start of the last attempt to the answer's first byte.",
     _ENDPOINT,
 )
 RETRIES: Final = _family("upstream_retries", "counter", "Attempts after the first.", ("backend",))
-CONNECTIONS_OPENED: Final = _family(
-    "upstream_connections_opened", "counter", "Connections opened to an endpoint.", _ENDPOINT
-)
 CONNECTIONS: Final = _family(
     "upstream_connections", "gauge", "Connections to an endpoint.", (*_ENDPOINT, "state")
+)
+WAITING: Final = _family(
+    "upstream_requests_waiting", "gauge", "Requests that wait for a connection to an endpoint.", _ENDPOINT
 )
 ENDPOINT_REQUESTS: Final = _family(
     "upstream_requests_in_flight", "gauge", "Requests that an endpoint is answering now.", _ENDPOINT

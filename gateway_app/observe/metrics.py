@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gateway_app.observe.shared_values import Block
+    from gateway_app.upstream.endpoint import Endpoint
 
 _KNOWN_CODES: Final = frozenset(status.value for status in HTTPStatus) | {499}
 _NO_ANSWER: Final = 499
-_CLASSES: Final = ("other", "1xx", "2xx", "3xx", "4xx", "5xx")
 
 # Where the numbers of a route stand in its block: the buckets, the sum of durations, the bytes.
 _SUM: Final = len(DURATION_BOUNDS_S) + 1
@@ -96,83 +96,65 @@ class RouteMetrics:
     def _cell(self, backend: str, status: int) -> Cell:
         code = str(status or _NO_ANSWER)
         if status not in _KNOWN_CODES and status:
-            code = _class_of(status)  # a backend that invents codes makes no more series
+            code = f"{status // 100}xx"  # a backend that invents codes makes no more series
         cell = self._metrics.cell(families.REQUESTS, self._route, backend, code)
         self._codes.setdefault(backend, {})[status] = cell
         return cell
 
 
 class EndpointMetrics:
-    """What is counted of one endpoint of a backend."""
+    """What is counted of one endpoint of a backend, and how it stands."""
 
     __slots__ = (
-        "_connections_active",
-        "_connections_idle",
+        "_active",
+        "_attempts",
         "_ejected",
+        "_failures",
+        "_idle",
         "_in_flight",
-        "_labels",
-        "_metrics",
-        "_results",
         "_up",
         "_waited",
-        "opened",
-        "retries",
+        "_waiting",
     )
 
     def __init__(self, metrics: Metrics, backend: str, endpoint: str) -> None:
-        self._metrics = metrics
-        self._labels = (backend, endpoint)
-        self._results: dict[int | str, Cell] = {}
-        self._waited = metrics.block(families.FIRST_BYTE, self._labels, 2)
-        self.opened = metrics.cell(families.CONNECTIONS_OPENED, backend, endpoint)
-        self.retries = metrics.cell(families.RETRIES, backend)
-        self._connections_active = metrics.cell(families.CONNECTIONS, backend, endpoint, "active")
-        self._connections_idle = metrics.cell(families.CONNECTIONS, backend, endpoint, "idle")
-        self._in_flight = metrics.cell(families.ENDPOINT_REQUESTS, backend, endpoint)
-        self._up = metrics.cell(families.ENDPOINT_UP, backend, endpoint)
-        self._ejected = metrics.cell(families.ENDPOINT_EJECTED, backend, endpoint)
-        self._up.set(1.0)
+        def cell(family: str, *more: str) -> Cell:
+            return metrics.cell(family, backend, endpoint, *more)
 
-    def answered(self, status: int, waited_s: float) -> None:
-        """Count an attempt whose answer has begun, `waited_s` after the attempt."""
+        self._waited = metrics.block(families.FIRST_BYTE, (backend, endpoint), 2)
+        self._attempts = cell(families.ATTEMPTS)
+        self._failures = cell(families.FAILURES)
+        self._in_flight = cell(families.ENDPOINT_REQUESTS)
+        self._active = cell(families.CONNECTIONS, "active")
+        self._idle = cell(families.CONNECTIONS, "idle")
+        self._waiting = cell(families.WAITING)
+        self._up = cell(families.ENDPOINT_UP)
+        self._ejected = cell(families.ENDPOINT_EJECTED)
+        self.clear()
+
+    def answered(self, waited_s: float) -> None:
+        """Count an answer whose first byte came `waited_s` after its attempt began."""
         values, base, _ = self._waited
         values[base] += 1.0
         values[base + 1] += waited_s
-        try:
-            self._results[status].add()
-        except KeyError:
-            self._result(status, _class_of(status)).add()
 
-    def failed(self, cause: str) -> None:
-        """Count an attempt that got no answer; `cause` is the token of a `Cause`."""
-        try:
-            self._results[cause].add()
-        except KeyError:
-            self._result(cause, cause).add()
+    def sample(self, endpoint: Endpoint) -> None:
+        """Note how the endpoint stands now."""
+        self._attempts.set(endpoint.requests)
+        self._failures.set(endpoint.failures)
+        self._in_flight.set(endpoint.active)
+        connections = endpoint.transport.status()
+        idle = connections.get("idle", 0)
+        self._active.set(connections.get("open", 0) - idle)
+        self._idle.set(idle)
+        self._waiting.set(connections.get("waiting", 0))
+        self._up.set(not endpoint.down)
+        self._ejected.set(endpoint.ejected_until > 0.0)
 
-    def sample(self, *, in_flight: int, active: int, idle: int, is_up: bool, is_ejected: bool) -> None:
-        """Note how the endpoint stands now: its requests, its connections, its health."""
-        self._in_flight.set(in_flight)
-        self._connections_active.set(active)
-        self._connections_idle.set(idle)
-        self._up.set(is_up)
-        self._ejected.set(is_ejected)
-
-    def remove(self) -> None:
-        """Note that the configuration has the endpoint no more: no gauge is shown until it is sampled again."""
-        for gauge in (
-            self._in_flight,
-            self._connections_active,
-            self._connections_idle,
-            self._up,
-            self._ejected,
-        ):
+    def clear(self) -> None:
+        """Note that nothing is known of it, so that no gauge is shown: a reload may have removed it."""
+        for gauge in (self._in_flight, self._active, self._idle, self._waiting, self._up, self._ejected):
             gauge.set(math.nan)
-
-    def _result(self, key: int | str, result: str) -> Cell:
-        cell = self._metrics.cell(families.ATTEMPTS, *self._labels, result)
-        self._results[key] = cell
-        return cell
 
 
 class Metrics:
@@ -226,9 +208,13 @@ class Metrics:
             self._blocks[key] = block
         return self._blocks[key]
 
-    def count_error(self, cause: str) -> None:
-        """Count an answer that the gateway made itself, by its cause's token."""
-        self.cell(families.ERRORS, cause).add()
+    def count_error(self, route: str, cause: str) -> None:
+        """Count what went wrong with a request of the route, by its cause's token."""
+        self.cell(families.ERRORS, route, cause).add()
+
+    def count_retries(self, backend: str, count: int) -> None:
+        """Count attempts after the first."""
+        self.cell(families.RETRIES, backend).add(count)
 
     def refusals(self, middleware: str, cause: str) -> Cell:
         """Return the counter of what the middleware of this name refuses for this cause."""
@@ -250,7 +236,3 @@ class Metrics:
     def close(self) -> None:
         """Stop counting; what was counted stays readable for the other workers."""
         self.writer.close()
-
-
-def _class_of(status: int) -> str:
-    return _CLASSES[status // 100] if 100 <= status < 600 else _CLASSES[0]

@@ -1,10 +1,11 @@
-"""Numbers that one process writes and others read: a memory-mapped file of doubles, and one that names them.
+"""Numbers that one process writes and others read: a mapped file of doubles, and one that names them.
 
 A writer is a worker; adding to a number is a memory access, with no lock and no system call, and what was
 counted stays when the worker crashes. An aligned double is read and written whole on the machines we run on.
 
 `NAME.values` is the doubles, `NAME.series` names them: a JSON line `[family, [label value, …], slot, size]`
-for each series, written before its slots are used. `NAME` is the worker's `ProcessIdentity` and a random part.
+for each series, written before its slots are used. `NAME` is the worker's `ProcessIdentity` and a random
+part.
 """
 
 from __future__ import annotations
