@@ -59,8 +59,15 @@ class PathIndex(Generic[T]):
         rules = self._exact.get(path)
         if rules is not None:
             yield rules
-        if self._prefixes:
-            yield from _leading(self._prefixes, self._prefix_lengths, path)
+        if self._prefixes:  # `_leading` once more, in place: through a second generator it costs a third more
+            shortest, longest = self._prefix_lengths
+            closed = path + "/"
+            end = closed.rfind("/", 0, longest) + 1
+            while end >= shortest:
+                rules = self._prefixes.get(closed[:end])
+                if rules is not None:
+                    yield rules
+                end = closed.rfind("/", 0, end - 1) + 1
         if self._templates is not None:
             found: list[Rules[T]] = []
             self._templates.collect(path.split("/", self._templates.depth + 1), 1, found)

@@ -15,6 +15,7 @@ from urllib.parse import quote, unquote
 from gateway_app.routing.target import TargetError, TargetReader, path_for_matching
 
 _SAFE: Final = "".join(map(chr, range(0x21, 0x7F)))
+_ESCAPED_DOT: Final = re.compile("%2e", re.IGNORECASE)
 _PARAM: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}", re.ASCII)
 _LEADING_SEGMENTS: Final = re.compile(r"\^((?:/[A-Za-z0-9_~!@,:=&%'-]+)+/)(?![?*+{])", re.ASCII)
 _ALTERNATIVE: Final = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|[(|)]", re.DOTALL)
@@ -200,16 +201,13 @@ def _normal_form(text: str, path: str) -> str:
         raise ValueError(
             f"{text!r}: a path has no query and no fragment; conditions on the query go to `query`"
         )
-    raw = quote(path, safe=_SAFE).encode("ascii")
+    segments = _ESCAPED_DOT.sub(".", path).split("/")[1:]
+    if {".", ".."} & set(segments) or "" in (segments if text.endswith("/*") else segments[:-1]):
+        raise ValueError(f"{text!r} has empty or dot segments, which requests lose before they are matched")
     try:
-        normal = _READER.normalise(raw)
-        resolved = len(normal.split(b"/")) != len(raw.split(b"/"))
-        shown = path_for_matching(normal)
+        return path_for_matching(_READER.normalise(quote(path, safe=_SAFE).encode("ascii")))
     except TargetError as error:
         raise ValueError(f"{text!r}: {error.detail}") from error
-    if resolved:
-        raise ValueError(f"{text!r} has empty or dot segments, which requests lose before they are matched")
-    return shown
 
 
 def _has_alternatives(regex: str) -> bool:
