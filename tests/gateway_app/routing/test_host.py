@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway_app.routing.host import HostError, HostReader, normalise_host, parse_host_pattern
@@ -76,6 +76,7 @@ def test_what_names_no_host_is_refused(written: bytes) -> None:
         normalise_host(written)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=24))
 def test_any_bytes_are_a_host_or_refused(written: bytes) -> None:
     try:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.types import Message, Receive
 
@@ -100,6 +100,7 @@ async def drain(receive: Receive) -> bytes:
             return bytes(body)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 20), max_size=8), st.integers(0, 40))
 async def test_any_split_gives_the_same_value_and_the_same_body(cuts: list[int], limit: int) -> None:
     whole = json.dumps({"tier": "gold", "n": [1, 2]}).encode()

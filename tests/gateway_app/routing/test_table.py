@@ -72,6 +72,24 @@ def test_templates_are_compared_segment_by_segment_from_the_left() -> None:
     assert answer == Matched("both", "value of both", {"a": "x", "b": "b/c"})
 
 
+def test_expressions_are_equals_whatever_they_begin_with() -> None:
+    routes = table(
+        short=Match(path="~^/a/"),
+        long=Match(path="~^/a/b/[cd]"),
+        loose=Match(path="~c$", headers={"h": "1"}),
+        rest=Match(),
+    )
+    assert winner(routes, "/a/b/c") == "short"
+    assert winner(routes, "/a/b/c", headers={"h": "1"}) == "loose"
+    assert winner(routes, "/b/c") == "rest"
+
+
+def test_an_empty_segment_is_never_captured() -> None:
+    routes = table(template=Match(path="/a/{x}"), tail=Match(path="/b/{x}/*"), rest=Match())
+    assert winner(routes, "/a/") == winner(routes, "/b/") == winner(routes, "/a") == "rest"
+    assert winner(routes, "/b/1/") == "tail"
+
+
 def test_exact_host_then_longest_wildcard_then_any_host() -> None:
     routes = table(
         anything=Match(),
@@ -283,7 +301,7 @@ REQUESTS = st.tuples(
 )
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(TABLES, st.lists(REQUESTS, min_size=1, max_size=8))
 def test_the_table_finds_what_a_scan_over_all_routes_finds(
     entries: list[Entry[str]], requests: list[tuple[str, str, str, dict[str, Any], object]]

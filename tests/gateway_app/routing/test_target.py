@@ -6,7 +6,7 @@ import re
 from urllib.parse import unquote_to_bytes
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway_app.problem import Cause
@@ -218,6 +218,7 @@ PIECES = [
 WRITTEN = st.lists(st.sampled_from(PIECES), max_size=12).map(lambda pieces: ("/" + "".join(pieces)).encode())
 
 
+@settings(deadline=None)
 @given(WRITTEN, st.sampled_from(["refuse", "keep"]), st.sampled_from(["refuse", "keep"]))
 def test_the_normal_form_leaves_nothing_to_resolve(written: bytes, slashes: str, parameters: str) -> None:
     reader = TargetReader(encoded_slashes=slashes, path_parameters=parameters)  # type: ignore[arg-type]
@@ -242,6 +243,7 @@ def test_the_normal_form_leaves_nothing_to_resolve(written: bytes, slashes: str,
 DISGUISES = st.sampled_from(["/", "//", "/./", "/x/../", "/%2e/", "/x/%2E./", "/%78/..//"])
 
 
+@settings(deadline=None)
 @given(DISGUISES, st.lists(st.booleans(), min_size=5, max_size=5), DISGUISES)
 def test_no_disguise_of_a_path_gets_around_its_rule(before: str, escaped: list[bool], after: str) -> None:
     letters = zip("admin", escaped, strict=True)
@@ -249,6 +251,7 @@ def test_no_disguise_of_a_path_gets_around_its_rule(before: str, escaped: list[b
     assert STRICT.read("GET", f"{before}{name}{after}x".encode()).raw_path == b"/admin/x"
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=40))
 def test_any_bytes_are_read_or_refused(written: bytes) -> None:
     for reader in (STRICT, KEEPING):
