@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 def as_json(value: object) -> str:
     """Return a value of the file as JSON, for pydantic to read.
 
-    Its strict mode then takes types as TOML means them: an array for a tuple or a set, but no text for a number.
-    A date, for which no key asks, becomes a table, which is refused where a text is expected.
+    Its strict mode then takes types as TOML means them: an array for a tuple or a set, but no text for a
+    number. A date, for which no key asks, becomes a table, which is refused where a text is expected.
     """
     return json.dumps(value, default=lambda date: {"date": str(date)})
 
