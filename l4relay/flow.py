@@ -20,17 +20,23 @@ import sys
 from collections.abc import Callable
 from typing import Final
 
-from l4relay.poller import ENDING, WRITABLE, Poller
+from l4relay.poller import READABLE, WRITABLE, Poller
 
 _READ_BYTES: Final = 65_536
-_DONT_WAIT: Final = socket.MSG_DONTWAIT
+_DONT_WAIT: Final = int(socket.MSG_DONTWAIT)
 """An accepted socket is a blocking one: a flag with each call is cheaper than a call to change that."""
 
-_BULK_AFTER: Final = 4
+_BULK: Final = 4
 """Full reads in a row that make a direction bulk."""
+
+_MAX_BULK: Final = 12
+"""So far the score rises: it falls by one each time that the source gives less than a read."""
 
 _ROUNDS: Final = 16
 """Reads, or fills of a pipe, before others have their turn."""
+
+_DATA_ALONE: Final = READABLE | WRITABLE
+"""What a source reports that has bytes, has not ended, and is itself a sink with room."""
 
 _PIPE_BYTES: Final = 1 << 20
 _MAX_IDLE_PIPES: Final = 64
@@ -90,22 +96,18 @@ class Direction:
 
     Attributes:
         moved: Bytes that the sink's kernel has taken.
+        is_blocked: Bytes wait for the sink to become writable.
         ended: The source has ended, and the sink has been given everything.
+        reverse: The other way; its sink is this one's source.
 
     """
 
     __slots__ = (
-        "_flow",
-        "_full_reads",
-        "_kept",
-        "_pipe",
-        "_recv",
-        "_send",
-        "ended",
-        "moved",
-        "sink",
-        "source",
+        *("_bulk_score", "_flow", "_is_plain", "_kept", "_pipe", "_recv", "_send"),
+        *("ended", "is_blocked", "moved", "reverse", "sink", "source"),
     )
+
+    reverse: "Direction"
 
     def __init__(self, flow: "Flow", source: socket.socket, sink: socket.socket, kept: bytes = b"") -> None:
         self._flow = flow
@@ -115,30 +117,50 @@ class Direction:
         self._send = sink.send
         self._kept: bytes | memoryview = kept
         self._pipe: _Pipe | None = None
-        self._full_reads = 0
+        self._bulk_score = 0
+        self._is_plain = not kept  # neither blocked, nor bulk, nor ended
         self.moved = 0
+        self.is_blocked = bool(kept)
         self.ended = False
 
-    @property
-    def is_blocked(self) -> bool:
-        """Whether bytes wait for the sink to become writable."""
-        return bool(self._kept) or self._pipe is not None
+    def on_source(self, events: int) -> None:
+        """Take the events of `source`.
 
-    def pump(self, to_the_end: bool) -> None:
-        """Move bytes until the source has no more, or the sink takes no more.
-
-        Args:
-            to_the_end: Go on until the source says so itself. Otherwise a read that was not full ends it:
-                more will be reported as a new edge (epoll(7), question 9).
-
+        A small exchange is written out here, since calls would be a good part of its cost: one read, and a
+        sink that takes it. A read that was not full has emptied the socket, and whatever comes later is a new
+        edge (epoll(7), question 9); not so when the end has come with it.
         """
+        if self.reverse.is_blocked:
+            self.reverse.pump()
+        if not self._is_plain or events != _DATA_ALONE:
+            if events != WRITABLE:
+                self.pump()
+            return
+        segment = b""
+        try:
+            segment = self._recv(_READ_BYTES, _DONT_WAIT)
+            sent = self._send(segment, _DONT_WAIT)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self._flow.fail(self, error)
+            return
+        self.moved += sent
+        if not 0 < len(segment) == sent < _READ_BYTES:
+            self._keep(segment, sent)
+            self.pump()
+
+    def pump(self) -> None:
+        """Move bytes until the source has no more, or the sink takes no more."""
         if self.ended:
             return
         try:
-            if self._full_reads >= _BULK_AFTER and not self._kept:
+            if self._kept and not self._flush():
+                return
+            if self._bulk_score >= _BULK:
                 self._pump_pipe()
             else:
-                self._pump_loop(to_the_end)
+                self._pump_loop()
         except BlockingIOError:
             return
         except OSError as error:
@@ -146,19 +168,19 @@ class Direction:
 
     def close(self) -> None:
         """Let go of everything but the sockets."""
+        self.ended, self.is_blocked, self._is_plain = True, False, False
         self._kept = b""
         if self._pipe is not None:
             self._flow.pipes.give_back(self._pipe)
             self._pipe = None
-        del self._flow, self._recv, self._send  # no reference cycles: nothing waits for the collector
+        # No reference cycles: nothing is left for the collector.
+        del self._flow, self._recv, self._send, self.reverse
 
-    def _pump_loop(self, to_the_end: bool) -> None:
-        if self._kept and not self._flush():
-            return
+    def _pump_loop(self) -> None:
+        self._bulk_score = 0
         for _ in range(_ROUNDS):
             segment = self._recv(_READ_BYTES, _DONT_WAIT)
-            length = len(segment)
-            if not length:
+            if not segment:
                 self._end()
                 return
             try:
@@ -166,66 +188,87 @@ class Direction:
             except BlockingIOError:
                 sent = 0
             self.moved += sent
-            if sent != length:
-                self._kept = memoryview(segment)[sent:]
+            if sent != len(segment):
+                self._keep(segment, sent)
                 return
-            if length == _READ_BYTES:
-                self._full_reads += 1
-                if self._full_reads == _BULK_AFTER and self._turn_to_bulk():
-                    self._flow.poller.rearm(self.source)
-                    return
-            else:
-                self._full_reads = 0
-                if not to_the_end:
-                    return
+            self._bulk_score = self._bulk_score + 1 if sent == _READ_BYTES else 0
+            if self._bulk_score == _BULK and self._turn_to_bulk():
+                break
         self._flow.poller.rearm(self.source)
+
+    def _keep(self, segment: bytes, sent: int) -> None:
+        """Keep what the sink has not taken, until it is writable."""
+        if sent < len(segment):
+            self._kept = memoryview(segment)[sent:]
+            self.is_blocked = True
+            self._is_plain = False
 
     def _flush(self) -> bool:
         """Write what is kept; true when all of it has gone."""
         sent = self._send(self._kept, _DONT_WAIT)
         self.moved += sent
-        self._kept = memoryview(self._kept)[sent:] if sent < len(self._kept) else b""
-        return not self._kept
+        if sent < len(self._kept):
+            self._kept = memoryview(self._kept)[sent:]
+            return False
+        self._kept = b""
+        self.is_blocked = False
+        self._is_plain = self._bulk_score < _BULK
+        return True
 
     def _turn_to_bulk(self) -> bool:
         if not self._flow.splice:
-            self._full_reads = 0
+            self._bulk_score = 0
             return False
         # splice goes by the descriptor's own flag; MSG_DONTWAIT is for recv and send alone.
         os.set_blocking(self.source.fileno(), False)
         os.set_blocking(self.sink.fileno(), False)
+        self._is_plain = False
         return True
 
+    def _turn_to_plain(self) -> None:
+        self._bulk_score = 0
+        self._is_plain = True
+
     def _pump_pipe(self) -> None:
-        source, sink = self.source.fileno(), self.sink.fileno()
+        source, sink, before = self.source.fileno(), self.sink.fileno(), self.moved
         for _ in range(_ROUNDS):
-            pipe = self._pipe or self._flow.pipes.borrow()
+            pipe = self._pipe = self._pipe or self._flow.pipes.borrow()
             if pipe is None:  # no descriptors: go on over the loop
-                self._full_reads = 0
-                self._flow.poller.rearm(self.source)
-                return
+                self._turn_to_plain()
+                break
             was_empty = not pipe.filled
             count = _splice(source, pipe.write_end)
-            if count is not None:
-                pipe.filled += count
-            self._pipe = pipe
+            pipe.filled += count or 0
+            self.is_blocked = True
             while pipe.filled:
                 written = _splice(pipe.read_end, sink)
                 if written is None:
                     return
                 pipe.filled -= written
                 self.moved += written
+            self.is_blocked = False
             self._pipe = None
             self._flow.pipes.give_back(pipe)
             if count == 0:
                 self._end()
                 return
             if count is None and was_empty:  # otherwise it may have been the pipe that was full
+                self._score(self.moved - before)
                 return
         self._flow.poller.rearm(self.source)
 
+    def _score(self, count: int) -> None:
+        """Return to the loop when the source has given little for several times: there it is cheaper."""
+        if count >= _READ_BYTES:
+            self._bulk_score = _MAX_BULK
+            return
+        self._bulk_score -= 1
+        if self._bulk_score < _BULK:
+            self._turn_to_plain()
+
     def _end(self) -> None:
         self.ended = True
+        self._is_plain = False
         self._flow.direction_ended(self)
 
 
@@ -279,26 +322,13 @@ class Flow:
         self.up = Direction(self, client, upstream, to_upstream)
         self.up.moved = -not_counted
         self.down = Direction(self, upstream, client)
+        self.up.reverse, self.down.reverse = self.down, self.up
 
     def start(self, upstream_events: int) -> None:
         """Begin to relay; `upstream_events` is what the endpoint's socket reported as it connected."""
-        self.poller.replace(self.upstream, self.on_upstream)
-        self.poller.watch(self.client, self.on_client)
-        self.on_upstream(upstream_events)
-
-    def on_client(self, events: int) -> None:
-        """Take the events of the client's socket."""
-        if events != WRITABLE:
-            self.up.pump(bool(events & ENDING))
-        if self.down.is_blocked:
-            self.down.pump(True)
-
-    def on_upstream(self, events: int) -> None:
-        """Take the events of the endpoint's socket."""
-        if events != WRITABLE:
-            self.down.pump(bool(events & ENDING))
-        if self.up.is_blocked:
-            self.up.pump(True)
+        self.poller.replace(self.upstream, self.down.on_source)
+        self.poller.watch(self.client, self.up.on_source)
+        self.down.on_source(upstream_events)
 
     def direction_ended(self, direction: Direction) -> None:
         """Pass one direction's end on, as a half-close; the second one ends the flow."""

@@ -1,0 +1,223 @@
+"""TCP through the relay: bytes, ends and failures arrive on the other side as they were."""
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+CHUNK = bytes(range(256)) * 4096
+LARGE = 200
+
+
+async def test_bytes_and_ends_pass_both_ways(start_relay: Any, start_server: Any) -> None:
+    relay = await start_relay(endpoints=[await start_server()])
+    assert await relay.exchange(b"hello") == b"hello"
+    [line] = await relay.ended()
+    assert (line["sent"], line["received"], line["end"]) == (5, 5, "client_closed")
+    assert line["relay"] == "test"
+    assert relay.relay()["active"] == 0
+
+
+async def test_the_endpoint_may_speak_first_and_end_first(start_relay: Any, start_server: Any) -> None:
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 ready")
+        writer.write_eof()
+        assert await reader.read() == b"thanks"  # the client's direction is still open
+
+    relay = await start_relay(endpoints=[await start_server(greet)])
+    reader, writer = await relay.connect()
+    assert await reader.read() == b"220 ready"
+    writer.write(b"thanks")
+    writer.close()
+    [line] = await relay.ended()
+    assert (line["sent"], line["received"], line["end"]) == (6, 9, "endpoint_closed")
+
+
+@pytest.mark.parametrize("splice", [True, False])
+async def test_200_mb_both_ways_through_a_slow_reader(
+    start_relay: Any, start_server: Any, splice: bool
+) -> None:
+    received = hashlib.sha256()
+
+    async def swap(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async def send() -> None:
+            for _ in range(LARGE):
+                writer.write(CHUNK)
+                await writer.drain()
+            writer.write_eof()
+
+        sending = asyncio.create_task(send())
+        while segment := await reader.read(1 << 20):
+            received.update(segment)
+        all_received.set()
+        await sending
+
+    all_received = asyncio.Event()
+    relay = await start_relay(endpoints=[await start_server(swap)], splice=splice)
+    reader, writer = await relay.connect()
+    before = resident_bytes()
+    await asyncio.sleep(0.3)  # reads nothing, so that everything on the way fills up
+    highest = resident_bytes()
+
+    async def send() -> None:
+        for _ in range(LARGE):
+            writer.write(CHUNK)
+            await writer.drain()
+        writer.write_eof()
+
+    sending = asyncio.create_task(send())
+    digest = hashlib.sha256()
+    while segment := await reader.read(1 << 20):
+        digest.update(segment)
+        highest = max(highest, resident_bytes())
+    await sending
+    writer.close()
+    expected = hashlib.sha256()
+    for _ in range(LARGE):
+        expected.update(CHUNK)
+    await all_received.wait()
+    [line] = await relay.ended()
+    assert (line["sent"], line["received"]) == (LARGE << 20, LARGE << 20)
+    assert digest.digest() == received.digest() == expected.digest()
+    assert highest - before < 32 << 20
+
+
+async def test_a_reset_is_passed_on(start_relay: Any, start_server: Any) -> None:
+    async def reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"half of it")
+        await writer.drain()
+        await reader.read(4)
+        abort(writer)
+
+    relay = await start_relay(endpoints=[await start_server(reset)])
+    reader, writer = await relay.connect()
+    assert await reader.read(100) == b"half of it"
+    writer.write(b"more")
+    with pytest.raises(ConnectionResetError):
+        await reader.read(100)
+    [line] = await relay.ended()
+    assert line["end"] == "endpoint_reset"
+
+
+async def test_an_endpoint_killed_in_mid_transfer_closes_the_client(
+    start_relay: Any, start_server: Any
+) -> None:
+    async def pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for _ in range(20):
+            writer.write(CHUNK)
+            await writer.drain()
+        abort(writer)
+
+    relay = await start_relay(endpoints=[await start_server(pour)])
+    reader, writer = await relay.connect()
+    with contextlib.suppress(ConnectionResetError):
+        while await asyncio.wait_for(reader.read(1 << 16), 5):
+            pass
+    writer.close()
+    await relay.ended()
+
+
+async def test_a_refused_endpoint_is_no_client_error(
+    start_relay: Any, start_server: Any, refused_address: str
+) -> None:
+    relay = await start_relay(endpoints=[refused_address, await start_server()])
+    for _ in range(4):
+        assert await relay.exchange() == b"hello"
+    lines = await relay.ended(4)
+    assert {line.get("attempts", 1) for line in lines} == {1, 2}
+
+
+async def test_without_any_endpoint_the_client_is_closed(start_relay: Any, refused_address: str) -> None:
+    relay = await start_relay(endpoints=[refused_address])
+    reader, writer = await relay.connect()
+    assert await reader.read() == b""
+    writer.close()
+    [line] = await relay.ended()
+    assert line["end"] == "connect_failed"
+
+
+async def test_an_endpoint_that_does_not_answer_is_given_up_in_time(
+    start_relay: Any, start_server: Any, full_backlog: str
+) -> None:
+    relay = await start_relay(endpoints=[full_backlog, await start_server()], connect_timeout="200ms")
+    assert await relay.exchange() == b"hello"
+    [line] = await relay.ended()
+    assert line["attempts"] == 2
+
+
+async def test_an_idle_connection_ends(start_relay: Any, start_server: Any) -> None:
+    relay = await start_relay(endpoints=[await start_server()], idle_timeout="300ms")
+    reader, writer = await relay.connect()
+    for _ in range(4):
+        await asyncio.sleep(0.15)
+        writer.write(b"x")
+        assert await reader.read(1) == b"x"
+    assert await asyncio.wait_for(reader.read(), 5) == b""
+    writer.close()
+    [line] = await relay.ended()
+    assert line["end"] == "idle_timeout"
+
+
+async def test_unix_sockets_on_both_sides(start_relay: Any, tmp_path: Path) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(await reader.read())
+        writer.close()
+
+    server = await asyncio.start_unix_server(serve, tmp_path / "up", limit=1 << 24)
+    relay = await start_relay(listen=f"unix:{tmp_path}/down", endpoints=[f"unix:{tmp_path}/up"])
+    reader, writer = await asyncio.open_unix_connection(tmp_path / "down")
+    message = CHUNK * 3
+    writer.write(message)
+    writer.write_eof()
+    assert await reader.read() == message
+    writer.close()
+    server.close()
+    [line] = await relay.ended()
+    assert line["sent"] == line["received"] == len(message)
+
+
+async def test_5000_connections_leave_nothing(start_relay: Any, start_server: Any, until: Any) -> None:
+    relay = await start_relay(endpoints=[await start_server()])
+    await relay.exchange()
+    await relay.ended()
+    await until(lambda: relay.relay()["active"] == 0)
+    before, tasks = open_descriptors(), len(asyncio.all_tasks())
+    for _ in range(50):
+        await asyncio.gather(*[relay.exchange() for _ in range(100)])
+    await until(lambda: relay.relay()["active"] == 0)
+    await until(lambda: open_descriptors() <= before and len(asyncio.all_tasks()) <= tasks)
+    assert len(relay.log()) == 5001
+
+
+def abort(writer: asyncio.StreamWriter) -> None:
+    sock = writer.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+
+def open_descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.fixture
+def full_backlog() -> Iterator[str]:
+    """A listener whose backlog is full: a further connection attempt gets no answer."""
+    with socket.socket() as listener, contextlib.ExitStack() as clients:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(4):
+            client = clients.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(listener.getsockname())
+        yield "127.0.0.1:" + str(listener.getsockname()[1])
