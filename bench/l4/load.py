@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
+from bench.l4.subjects import free_port
+
 _MESSAGE = b"x" * 100
 _CHUNK = bytes(256 * 1024)
 _READ = 1 << 20
@@ -31,9 +33,9 @@ class Server:
     """The service's TCP and UDP sockets, on one port of loopback."""
 
     def __init__(self) -> None:
-        self.tcp = socket.create_server(("127.0.0.1", 0), backlog=4096)
+        self.port = free_port()
+        self.tcp = socket.create_server(("127.0.0.1", self.port), backlog=4096)
         self.tcp.settimeout(10)
-        self.port: int = self.tcp.getsockname()[1]
         self.udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.udp.bind(("127.0.0.1", self.port))
         self.udp.setblocking(False)

@@ -1,14 +1,17 @@
 """The relays under test: how each is configured and started."""
 
 import os
+import random
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.processes import SUBJECT_CORE, Process, free_port
+from bench.processes import SUBJECT_CORE, Process
 
 ROOT = Path(__file__).parents[2]
 _NGINX_MODULE = Path("/usr/lib/nginx/modules/ngx_stream_module.so")
@@ -139,6 +142,23 @@ class RunningSubject:
     def stop(self) -> None:
         """End the relay's processes."""
         self.process.stop()
+
+
+def free_port() -> int:
+    """Return a port of loopback that is free for TCP and UDP.
+
+    From below the ephemeral range, so that the load's own many ports do not take it before the relay does.
+    """
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with (
+            socket.socket() as tcp,
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp,
+            suppress(OSError),
+        ):
+            tcp.bind(("127.0.0.1", port))
+            udp.bind(("127.0.0.1", port))
+            return port
 
 
 def install_missing() -> dict[str, str]:
