@@ -68,6 +68,8 @@ class Backend:
         rng: where chance comes from.
         clock: monotonic time in seconds.
 
+    Raises ValueError if two entries have the same URL, and what `transports` raises.
+
     Attributes:
         endpoints: all of them now, available or not.
         retry: which failures are repeated.
@@ -111,7 +113,7 @@ class Backend:
         self._before = {endpoint.key: endpoint for endpoint in previous.endpoints} if previous else {}
         self._keeps_transports = previous is not None and _same_transport(config, previous.config)
         self._replaced: list[tuple[Endpoint, Endpoint]] = []
-        self._sources = tuple(Source(entry) for entry in config.endpoints)
+        self._sources = _sources_of(config)
         for source in self._sources:
             for address in source.first_addresses(self._before.values()):
                 self._add(source, address)
@@ -327,6 +329,16 @@ def available(endpoints: Sequence[Endpoint]) -> tuple[Endpoint, ...]:
     backups = [endpoint for endpoint in endpoints if endpoint.is_backup]
     chosen = eligible(primaries, backups, is_usable=attrgetter("is_available"), panic=False)
     return chosen or eligible(primaries, backups, is_usable=lambda endpoint: not endpoint.down, panic=False)
+
+
+def _sources_of(config: BackendConfig) -> tuple[Source, ...]:
+    urls = [entry.url for entry in config.endpoints]
+    twice = {url for url in urls if urls.count(url) > 1}
+    if twice:
+        raise ValueError(
+            f"endpoints that are named twice: {', '.join(sorted(twice))}; give one a weight instead"
+        )
+    return tuple(Source(entry) for entry in config.endpoints)
 
 
 def _same_transport(config: BackendConfig, other: BackendConfig) -> bool:

@@ -56,6 +56,11 @@ class HealthChecker:
         self._background = Background()
         self._tasks: dict[Endpoint, asyncio.Task[None]] = {}
 
+    @property
+    def watched(self) -> tuple[Endpoint, ...]:
+        """Return the endpoints that are probed."""
+        return tuple(self._tasks)
+
     def watch(self, endpoint: Endpoint) -> None:
         """Begin to probe `endpoint`, now and then at every interval."""
         if endpoint.scheme in _PROBED_SCHEMES and endpoint not in self._tasks:
