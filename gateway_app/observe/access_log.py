@@ -12,7 +12,7 @@ from collections import deque
 from time import time
 from typing import TYPE_CHECKING, Final
 
-from gateway_app.observe.access_log_format import Entry, JsonFormatter, TextFormatter
+from gateway_app.observe.access_log_format import FORMATTERS, Entry
 
 if TYPE_CHECKING:
     from starlette.types import Scope
@@ -41,13 +41,17 @@ class AccessLog:
     """
 
     def __init__(self, line_format: Format, writer: LogWriter, dropped: Cell) -> None:
-        self._format = JsonFormatter() if line_format == "json" else TextFormatter()
+        self._format = FORMATTERS[line_format]()
         self._writer = writer
         self._dropped = dropped
         self._overflown = 0
         self._counted = 0
         self._entries: deque[Entry] = deque()
         self._flush_handle: asyncio.Handle | None = None
+
+    def use_format(self, line_format: Format) -> None:
+        """Write lines in another format from now on."""
+        self._format = FORMATTERS[line_format]()
 
     def write(self, exchange: Exchange, scope: Scope, duration_s: float) -> None:
         """Have a finished request logged."""

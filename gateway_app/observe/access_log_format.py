@@ -15,6 +15,8 @@ from json.encoder import encode_basestring_ascii as quoted
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from starlette.types import Scope
 
     from gateway_app.exchange import Exchange
@@ -133,6 +135,12 @@ class TextFormatter:
                 for name, value in exchange.log.items()
             )
         return f"{line} id={exchange.request_id}\n"
+
+
+FORMATTERS: Final[dict[Format, Callable[[], Callable[[Entry], str]]]] = {
+    "json": JsonFormatter,
+    "text": TextFormatter,
+}
 
 
 def method_of(scope: Scope) -> str:

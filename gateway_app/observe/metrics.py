@@ -6,6 +6,7 @@ What changes on its own (connections, health) is not counted along the way but s
 
 from __future__ import annotations
 
+import logging
 import math
 from bisect import bisect_left
 from http import HTTPStatus
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
     from gateway_app.observe.shared_values import Block
     from gateway_app.upstream.endpoint import Endpoint
+
+logger = logging.getLogger(__name__)
 
 _KNOWN_CODES: Final = frozenset(status.value for status in HTTPStatus) | {499}
 _NO_ANSWER: Final = 499
@@ -231,7 +234,10 @@ class Metrics:
     def sample(self) -> None:
         """Bring the gauges up to date."""
         for sampler in self._samplers:
-            sampler()
+            try:
+                sampler()
+            except Exception:  # one that fails must not keep the others, or a scrape, from going on
+                logger.exception("a sampler has failed")
 
     def close(self) -> None:
         """Stop counting; what was counted stays readable for the other workers."""

@@ -132,7 +132,7 @@ def retire(directory: Path, *, summed: frozenset[str], at_least: int = 8) -> Non
             writer.close()
         for path in ended:
             path.with_suffix(".values").unlink(missing_ok=True)
-            path.unlink(missing_ok=True)
+            path.unlink()
 
 
 def sum_series(workers: list[WorkerValues], families: frozenset[str]) -> dict[Key, list[float]]:
