@@ -2,14 +2,21 @@
 
 import argparse
 import asyncio
+import contextlib
+import json
 import logging
 import resource
 import signal
+import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
+from l4relay.admin import Collect, start_admin
 from l4relay.config import Config, load
+from l4relay.shared_limits import SharedLimits, SharedTable
+from l4relay.status import Status, merge
+from l4relay.supervisor import Supervisor, WorkerPlace
 from l4relay.table import ConfigError
 from l4relay.worker import Worker
 
@@ -25,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "file", type=Path, nargs="?", default=Path("routes.toml"), help="default: routes.toml"
     )
     parser.add_argument("--check", action="store_true", help="only say what is wrong with the file")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)  # a supervisor's child
     options = parser.parse_args(arguments)
     try:
         config = load(options.file)
@@ -41,20 +49,59 @@ def main(arguments: Sequence[str] | None = None) -> int:
         level=logging.INFO, format="%(asctime)s l4relay[%(process)d] %(levelname)s: %(message)s"
     )
     _raise_descriptor_limit()
-    return _run(options.file, config)
-
-
-def _run(path: Path, config: Config) -> int:
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_serve(path, config))
+        if options.worker is not None:
+            return runner.run(_run_worker(options.file, config, WorkerPlace.parse(options.worker)))
+        if config.process.workers > 1:
+            return runner.run(_run_supervisor(options.file, config))
+        return runner.run(_run_alone(options.file, config))
 
 
-async def _serve(path: Path, config: Config) -> int:
+async def _run_alone(path: Path, config: Config) -> int:
+    """Run the one process there is, admin address and all."""
     worker = Worker(path, config)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, worker.stop)
-    loop.add_signal_handler(signal.SIGHUP, worker.request_reload)
+
+    async def collect() -> Status:
+        return merge([worker.status()])
+
+    async with _admin(config, collect):
+        return await _run(worker)
+
+
+async def _run_supervisor(path: Path, config: Config) -> int:
+    supervisor = Supervisor(path, config.process.workers)
+
+    async def collect() -> Status:
+        return merge(await supervisor.status())
+
+    _on_signals(supervisor.stop, supervisor.reload)
+    async with _admin(config, collect):
+        return await supervisor.run()
+
+
+async def _run_worker(path: Path, config: Config, place: WorkerPlace) -> int:
+    """Run one of several, answering the supervisor."""
+    table = SharedTable(place.table_fd, place.workers, place.index)
+    worker = Worker(path, config, index=place.index, limits_for=lambda relay: SharedLimits(table, relay))
+    channel = socket.socket(fileno=place.channel_fd)
+    reader, writer = await asyncio.open_connection(sock=channel)
+
+    async def answer() -> None:
+        while await reader.readline():
+            writer.write(json.dumps(worker.status()).encode() + b"\n")
+            await writer.drain()
+        worker.stop()  # the supervisor has died
+
+    answering = asyncio.create_task(answer())
+    try:
+        return await _run(worker)
+    finally:
+        answering.cancel()
+        writer.close()
+
+
+async def _run(worker: Worker) -> int:
+    _on_signals(worker.stop, worker.request_reload)
     try:
         await worker.start()
     except OSError as error:
@@ -63,6 +110,32 @@ async def _serve(path: Path, config: Config) -> int:
         return 1
     await worker.run()
     return 0
+
+
+def _on_signals(stop: Callable[[], None], reload: Callable[[], None]) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    loop.add_signal_handler(signal.SIGHUP, reload)
+
+
+@contextlib.asynccontextmanager
+async def _admin(config: Config, collect: Collect) -> AsyncIterator[None]:
+    """Serve the admin address while the relay runs, if there is to be one."""
+    if config.process.admin is None:
+        yield
+        return
+    try:
+        server = await start_admin(config.process.admin, collect)
+    except OSError as error:
+        logging.error("no admin address: cannot listen on %s: %s", config.process.admin, error)
+        yield
+        return
+    logging.info("metrics and status are on %s", config.process.admin)
+    try:
+        yield
+    finally:
+        server.close()
 
 
 def _raise_descriptor_limit() -> None:

@@ -160,3 +160,17 @@ def refused_address() -> str:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return "127.0.0.1:" + str(sock.getsockname()[1])
+
+
+@pytest.fixture
+def free_ports() -> list[int]:
+    """Two ports that nobody has at the moment."""
+    with socket.socket() as first, socket.socket() as second:
+        first.bind(("127.0.0.1", 0))
+        second.bind(("127.0.0.1", 0))
+        return [first.getsockname()[1], second.getsockname()[1]]
+
+
+@pytest.fixture
+def free_port(free_ports: list[int]) -> int:
+    return free_ports[0]

@@ -1,0 +1,220 @@
+"""The command as it is run: checking, workers, signals, reload and drain under traffic."""
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+class Command:
+    """A running `python -m l4relay`."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.said = ""
+        self.lines: list[dict[str, Any]] = []
+        self._reading = [
+            asyncio.create_task(self._read_messages()),
+            asyncio.create_task(self._read_log()),
+        ]
+
+    async def _read_messages(self) -> None:
+        assert self.process.stderr is not None
+        while line := await self.process.stderr.readline():
+            self.said += line.decode()
+
+    async def _read_log(self) -> None:
+        assert self.process.stdout is not None
+        while line := await self.process.stdout.readline():
+            self.lines.append(json.loads(line))
+
+    async def wait(self) -> int:
+        status = await asyncio.wait_for(self.process.wait(), 15)
+        await asyncio.gather(*self._reading)
+        return status
+
+
+Start = Callable[..., Awaitable[Command]]
+
+
+@pytest.fixture
+async def start(until: Any) -> AsyncIterator[Start]:
+    running: list[Command] = []
+
+    async def start_command(path: Path, *arguments: str, says: str) -> Command:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "l4relay", str(path), *arguments),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        command = Command(process)
+        running.append(command)
+        await until(lambda: says in command.said or process.returncode is not None)
+        return command
+
+    yield start_command
+    for command in running:
+        if command.process.returncode is None:
+            command.process.kill()
+            await command.wait()
+
+
+def write_config(path: Path, endpoint: str, port: int, process: str = "", relay: str = "") -> None:
+    path.write_text(
+        f'[l4relay]\n{process}\n[[relay]]\nname = "test"\nlisten = "127.0.0.1:{port}"\n'
+        f'endpoints = ["{endpoint}"]\n{relay}\n'
+    )
+
+
+async def converse(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"x")
+    assert await asyncio.wait_for(reader.read(1), 5) == b"x"
+    return reader, writer
+
+
+async def get(port: int, path: str) -> str:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    answer = await asyncio.wait_for(reader.read(), 5)
+    writer.close()
+    head, _, body = answer.decode().partition("\r\n\r\n")
+    assert head.startswith("HTTP/1.1 200 OK\r\n")
+    return body
+
+
+async def test_check_says_all_that_is_wrong_and_where(tmp_path: Path, start: Start) -> None:
+    path = tmp_path / "routes.toml"
+    path.write_text('[[relay]]\nname = "a"\nlisten = "127.0.0.1:1"\nendpoint = ["b:1"]\nidle_timeout = 5\n')
+    command = await start(path, "--check", says="idle_timeout")
+    assert await command.wait() == 2
+    assert f'{path}:4: relay[1].endpoint: is no known key; did you mean "endpoints"?' in command.said
+    assert f"{path}:5: relay[1].idle_timeout: expected a duration with its unit" in command.said
+
+
+async def test_a_taken_address_is_said(tmp_path: Path, start: Start, start_server: Any) -> None:
+    taken = await start_server()
+    path = tmp_path / "routes.toml"
+    write_config(path, taken, int(taken.rpartition(":")[2]))
+    command = await start(path, says="cannot listen")
+    assert await command.wait() == 1
+    assert f"cannot listen on tcp://{taken}: Address already in use" in command.said
+
+
+async def test_term_drains_and_a_second_one_ends(
+    tmp_path: Path, start: Start, start_server: Any, free_port: int, until: Any
+) -> None:
+    path = tmp_path / "routes.toml"
+    write_config(path, await start_server(), free_port)
+    command = await start(path, says="listens on")
+    reader, writer = await converse(free_port)
+    command.process.send_signal(signal.SIGTERM)
+    await until(lambda: "draining 1" in command.said)
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", free_port)
+    writer.write(b"still here")
+    assert await reader.read(10) == b"still here"
+    command.process.send_signal(signal.SIGTERM)
+    assert await command.wait() == 0
+    writer.close()
+    assert [line["end"] for line in command.lines] == ["stopped"]
+
+
+async def test_drain_ends_with_the_last_connection(
+    tmp_path: Path, start: Start, start_server: Any, free_port: int, until: Any
+) -> None:
+    path = tmp_path / "routes.toml"
+    write_config(path, await start_server(), free_port)
+    command = await start(path, says="listens on")
+    _, writer = await converse(free_port)
+    command.process.send_signal(signal.SIGTERM)
+    await until(lambda: "draining 1" in command.said)
+    writer.close()
+    assert await command.wait() == 0
+    assert [line["end"] for line in command.lines] == ["client_closed"]
+
+
+async def test_reload_under_traffic_breaks_nothing(
+    tmp_path: Path, start: Start, start_server: Any, free_port: int, until: Any
+) -> None:
+    """A changed file counts for new connections; a bad one for none; those that there are stay."""
+
+    async def other(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.read(1):
+            writer.write(b"o")
+
+    path = tmp_path / "routes.toml"
+    write_config(path, await start_server(), free_port)
+    command = await start(path, says="listens on")
+    established = [await converse(free_port) for _ in range(20)]
+    answers = set()
+    stop = asyncio.Event()
+
+    async def keep_connecting() -> None:
+        while not stop.is_set():
+            reader, writer = await asyncio.open_connection("127.0.0.1", free_port)
+            writer.write(b"x")
+            answers.add(await asyncio.wait_for(reader.read(1), 5))
+            writer.close()
+
+    traffic = asyncio.create_task(keep_connecting())
+    path.write_text("nonsense")
+    command.process.send_signal(signal.SIGHUP)
+    await until(lambda: "not valid TOML" in command.said)
+    assert answers == {b"x"}
+    write_config(path, await start_server(other), free_port)  # noticed without a signal
+    await until(lambda: "reloaded" in command.said)
+    await until(lambda: answers == {b"x", b"o"})
+    stop.set()
+    await traffic
+    for reader, writer in established:
+        writer.write(b"x")
+        assert await asyncio.wait_for(reader.read(1), 5) == b"x"
+        writer.close()
+
+
+async def test_workers_share_port_limits_and_status(
+    tmp_path: Path, start: Start, start_server: Any, free_ports: list[int], until: Any
+) -> None:
+    port, admin = free_ports
+    path = tmp_path / "routes.toml"
+    write_config(
+        path,
+        await start_server(),
+        port,
+        process=f'workers = 3\ndrain = "1s"\nadmin = "127.0.0.1:{admin}"',
+        relay="max_connections_per_source = 10",
+    )
+    command = await start(path, says="metrics and status")
+    await until(lambda: command.said.count("listens on") == 3)
+    kept = []
+    for _ in range(30):
+        with contextlib.suppress(ConnectionResetError, AssertionError):  # refused
+            kept.append((await converse(port))[1])
+    assert len(kept) == 10
+    status = json.loads(await get(admin, "/status"))
+    [relay] = status["relays"]
+    assert (status["workers"], relay["active"]) == (3, 10)
+    assert relay["refused"] == {"max_connections_per_source": 20}
+    metrics = await get(admin, "/metrics")
+    assert 'l4relay_active{relay="test",transport="tcp"} 10' in metrics
+    for writer in kept:
+        writer.close()
+    await until(lambda: len(command.lines) == 30)
+
+    # A worker that is killed leaves its counts behind no more than its place.
+    worker = int(re.findall(r"l4relay\[(\d+)\] INFO: relay test", command.said)[0])
+    os.kill(worker, signal.SIGKILL)
+    await until(lambda: command.said.count("listens on") == 4)
+    _, writer = await converse(port)
+    writer.close()
+    command.process.send_signal(signal.SIGTERM)
+    assert await command.wait() == 0
