@@ -4,7 +4,7 @@ import re
 import subprocess
 from dataclasses import dataclass
 
-from bench.processes import LOAD_CORE, Process
+from bench.processes import LOAD_CORE, SUBJECT_CORE, Process, core_busy_s
 
 CONNECTIONS = 32
 
@@ -16,7 +16,10 @@ class Sample:
     cpu_us_per_request: float
     requests_per_s: float
     core_busy: float
-    """Share of the window that the server kept its core busy; well below 1, the load was the limit."""
+    """Share of the window that the server kept its core busy; well below 1, the load was the limit
+    or other processes took the core."""
+    core_taken: float
+    """Share of the window that other processes, or the hypervisor, took of the server's core."""
     errors: str
     """wrk's own words about answers that were not 2xx/3xx and sockets that failed; empty when none."""
 
@@ -38,10 +41,13 @@ def drive(url: str, duration_s: float) -> tuple[int, float, str]:
 def measure(server: Process, url: str, duration_s: float) -> Sample:
     """Load `url` for `duration_s` and set the CPU that `server` used against the requests it answered."""
     drive(url, 0.3)
-    before_s = server.cpu_s()
+    before_s, core_before_s = server.cpu_s(), core_busy_s(SUBJECT_CORE)
     requests, rate, errors = drive(url, duration_s)
     used_s = server.cpu_s() - before_s
+    taken_s = max(0.0, core_busy_s(SUBJECT_CORE) - core_before_s - used_s)
     if not requests:
-        return Sample(float("inf"), 0.0, used_s / duration_s, errors or "no request was answered")
+        return Sample(
+            float("inf"), 0.0, used_s / duration_s, taken_s / duration_s, errors or "no request was answered"
+        )
     elapsed_s = requests / rate if rate else duration_s
-    return Sample(used_s / requests * 1e6, rate, used_s / elapsed_s, errors)
+    return Sample(used_s / requests * 1e6, rate, used_s / elapsed_s, taken_s / elapsed_s, errors)

@@ -112,6 +112,16 @@ def free_port() -> int:
         return port
 
 
+def core_busy_s(core: int) -> float:
+    """Return the seconds since boot that a core was not idle, those the hypervisor stole included."""
+    for line in Path("/proc/stat").read_text().splitlines():
+        name, *ticks = line.split()
+        if name == f"cpu{core}":
+            user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, ticks[:8])
+            return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+    raise LookupError(f"/proc/stat has no cpu{core}")
+
+
 def _parent_of(pid: int) -> int | None:
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()

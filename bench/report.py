@@ -32,13 +32,13 @@ def throughput(table: Table, failures: Mapping[str, str]) -> str:
         lines = [
             f"### {_WORKLOADS[workload]}",
             "",
-            "| server | CPU µs/request | min-max | vs Envoy | requests/s | core busy | remarks |",
-            "| --- | ---: | ---: | ---: | ---: | ---: | --- |",
+            "| server | CPU µs/request | min-max | vs Envoy | requests/s | core busy | others | remarks |",
+            "| --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
         ]
         reference = rows.get(_REFERENCE)
         lines += [_row(row, reference) for row in sorted(rows.values(), key=lambda row: row.cpu_us)]
         titles = {subject.name: subject.title for subject in SUBJECTS}
-        lines += [f"| {titles[name]} | - | - | - | - | - | {why} |" for name, why in failures.items()]
+        lines += [f"| {titles[name]} | - | - | - | - | - | - | {why} |" for name, why in failures.items()]
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
 
@@ -53,6 +53,7 @@ def _row(row: Row, reference: Row | None) -> str:
         f"{row.cpu_us / reference.cpu_us:.2f}" if reference else "-",
         f"{row.requests_per_s:,.0f}",
         f"{busy:.0%}",
+        f"{max(sample.core_taken for sample in row.samples):.0%}",
         "; ".join(remark for remark in (row.subject.remarks, row.errors) if remark),
     )
     return f"| {' | '.join(cells)} |"
@@ -119,9 +120,10 @@ def compose() -> None:
 
 _INTRODUCTION = """\
 Written by `make bench` (bench/README.md says how it measures). CPU is what the server's whole process
-tree used, divided by the requests it answered; "vs Envoy" compares within the same run. "core busy" well
-below 100 % means that the load generator was the limit for that row: its requests/s are a lower bound,
-its CPU figure stands."""
+tree used, divided by the requests it answered; "vs Envoy" compares within the same run. "core busy" is
+the share of its core that the server used in its least busy window, "others" what other processes took of
+that core at most. Low with "others" near 0, the load generator was the limit and requests/s are a lower
+bound; with "others" high, the machine was not quiet and the row is not to be trusted, CPU included."""
 
 
 if __name__ == "__main__":
