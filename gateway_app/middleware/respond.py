@@ -11,6 +11,8 @@ from pydantic import Field
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway_app.middleware.field_rules import encoded_field
+from gateway_app.middleware.refusal import refuse
+from gateway_app.problem import Cause
 
 _WITHOUT_BODY = frozenset((HTTPStatus.NO_CONTENT, HTTPStatus.RESET_CONTENT, HTTPStatus.NOT_MODIFIED))
 
@@ -65,6 +67,9 @@ class Respond:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer."""
+        if scope["type"] == "websocket":
+            await refuse(scope, send, Cause.WEBSOCKET_UNSUPPORTED, "only plain requests are answered here")
+            return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

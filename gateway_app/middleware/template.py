@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from gateway_app.middleware.context import MiddlewareContext
 
 Getter = Callable[["Exchange", Scope], str]
-Literal = str
-Part = Literal | Getter
+Part = str | Getter
 
 _PIECE: Final = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 
@@ -71,8 +70,10 @@ def param(option: str, name: str, context: MiddlewareContext) -> Getter:
     return lambda exchange, scope: exchange.params.get(name, "")
 
 
-def parse(option: str, text: str, context: MiddlewareContext) -> list[Part]:
+def parse(option: str, text: str, context: MiddlewareContext, *, params_by_name: bool = False) -> list[Part]:
     """Return the template's parts in order: literals, and getters for its places.
+
+    With `params_by_name` a captured segment is also written `{NAME}`, if no place has that name.
 
     Raises:
         ValueError: a place is not known, or a brace stands alone; the message begins with `option`.
@@ -94,16 +95,18 @@ def parse(option: str, text: str, context: MiddlewareContext) -> list[Part]:
         elif match[1] == "route":
             literal += context.route
         else:
-            parts += [literal, _place(option, text, match[1], context)]
+            parts += [literal, _place(option, text, match[1], context, params_by_name)]
             literal = ""
     parts.append(literal + text[position:])
     return [part for part in parts if part != ""]
 
 
-def _place(option: str, text: str, name: str, context: MiddlewareContext) -> Getter:
+def _place(option: str, text: str, name: str, context: MiddlewareContext, params_by_name: bool) -> Getter:
     kind, separator, argument = name.partition(":")
     if separator and kind == "param":
         return param(option, argument, context)
+    if params_by_name and name not in PLACES and name.isidentifier():
+        return param(option, name, context)
     getter = PLACES.get(name)
     if getter is None:
         nearest = difflib.get_close_matches(name, PLACES, n=1)

@@ -58,6 +58,7 @@ class Edge:
     client: str = "192.0.2.7"
     params: Mapping[str, str] = field(default_factory=dict)
     max_body_bytes: int = 1000
+    content_length: int = 0
     exchanges: list[Exchange] = field(default_factory=list)
     exact_headers: list[tuple[bytes, bytes]] | None = None
 
@@ -65,6 +66,7 @@ class Edge:
         exchange = Exchange("req-1", self.client, scope["scheme"], 0.0, self.max_body_bytes)
         raw_path: bytes = scope["raw_path"].partition(b"?")[0]
         scope["raw_path"] = raw_path
+        exchange.content_length = self.content_length
         exchange.path = raw_path.decode()
         exchange.params = self.params
         host = dict(scope["headers"]).get(b"host", b"").decode()
