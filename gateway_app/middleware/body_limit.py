@@ -40,6 +40,6 @@ class BodyLimit:
             exchange.max_body_bytes = self._max_bytes
             if exchange.content_length > self._max_bytes:
                 detail = f"a body may have {self._max_bytes} bytes"
-                await refuse(scope, send, Cause.BODY_TOO_LARGE, detail)
+                await refuse(scope, send, self._name, Cause.BODY_TOO_LARGE, detail)
                 return
         await self._app(scope, receive, send)

@@ -88,7 +88,7 @@ class HeaderFilter:
         if (self._rules and may_be_suspicious(fields)) or self._patterns:
             found = self._found(fields)
             if found:
-                await refuse(scope, send, Cause.BLOCKED, f"{self._name}: {found}")
+                await refuse(scope, send, self._name, Cause.BLOCKED, found)
                 return
         removed = self._removed_request
         if removed:

@@ -7,6 +7,7 @@ from typing import Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from gateway_app.middleware.context import MiddlewareContext
 from gateway_app.middleware.refusal import refuse
 from gateway_app.problem import Cause
 from l4relay.addresses import NetworkSet
@@ -34,10 +35,18 @@ class IPFilter:
 
     """
 
-    def __init__(self, app: ASGIApp, *, allow: Sequence[str] = (), deny: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        context: MiddlewareContext,
+        allow: Sequence[str] = (),
+        deny: Sequence[str] = (),
+    ) -> None:
         if not allow and not deny:
-            raise ValueError('allow, deny: name at least one network, such as "10.0.0.0/8"')
+            raise ValueError('allow or deny must name at least one network, such as "10.0.0.0/8"')
         self._app = app
+        self._name = context.name
         self._allowed = _networks("allow", allow) if allow else None
         self._denied = _networks("deny", deny)
 
@@ -46,7 +55,8 @@ class IPFilter:
         if scope["type"] in _SCOPE_TYPES:
             client = scope["gateway"].client
             if client in self._denied or (self._allowed is not None and client not in self._allowed):
-                await refuse(scope, send, Cause.FORBIDDEN, f"client {client or 'unknown'} may not come in")
+                detail = f"client {client or 'unknown'} may not come in"
+                await refuse(scope, send, self._name, Cause.FORBIDDEN, detail)
                 return
         await self._app(scope, receive, send)
 

@@ -63,6 +63,7 @@ class RateLimit:
         max_keys: Annotated[int, Field(ge=2)] = DEFAULT_MAX_KEYS,
     ) -> None:
         self._app = app
+        self._name = context.name
         self._key = compile_key("key", key, context.route, ipv6_prefix)
         windows = context.shared(lambda: MemoryWindows(max_keys=max_keys))
         self._strategy = STRATEGIES[strategy](windows)
@@ -116,7 +117,8 @@ class RateLimit:
     ) -> None:
         headers = [(b"retry-after", b"%d" % retry_s), self._policy, standing]
         per = f"{item.multiples} {item.GRANULARITY.name}s" if item.multiples > 1 else item.GRANULARITY.name
-        await refuse(scope, send, Cause.RATE_LIMITED, f"no more than {item.amount} per {per}", headers)
+        detail = f"no more than {item.amount} per {per}"
+        await refuse(scope, send, self._name, Cause.RATE_LIMITED, detail, headers)
 
 
 class _Limit(RateLimitItem):

@@ -51,6 +51,7 @@ class Redirect:
         scheme: Literal["http", "https"] | None = None,
     ) -> None:
         self._app = app
+        self._name = context.name
         self._is_relative = _check_url(to)
         parts = template.parse("to", to, context, params_by_name=True)
         self._needs_host = template.PLACES["host"] in parts
@@ -68,12 +69,14 @@ class Redirect:
             await self._app(scope, receive, send)
             return
         if scope["type"] == "websocket":
-            await refuse(scope, send, Cause.WEBSOCKET_UNSUPPORTED, "clients do not follow redirections here")
+            detail = "clients do not follow redirections of a handshake"
+            await refuse(scope, send, self._name, Cause.WEBSOCKET_UNSUPPORTED, detail)
             return
         if (
             self._needs_host and not exchange.host
         ):  # "https:///path" would make the path's first segment the host
-            await refuse(scope, send, Cause.MALFORMED, "the request names no host to redirect to")
+            detail = "the request names no host to redirect to"
+            await refuse(scope, send, self._name, Cause.MALFORMED, detail)
             return
         location = self._render(exchange, scope)
         if self._is_relative:  # "//name" and "/\name" are other hosts to a browser
@@ -102,7 +105,7 @@ def _check_url(to: str) -> bool:
     if not _HOST.fullmatch(url["authority"]):
         raise ValueError(
             # A browser takes the "a" of "https:///a/b" for the host.
-            f"to: {to!r} has the host {url['authority']!r}; it may be a name or address, with a port, and have "
-            "only {host} to be filled in; put a slash or {path} behind it"
+            f"to: {to!r} has the host {url['authority']!r}; it may be a name or address, with a port, and "
+            "have only {host} to be filled in; put a slash or {path} behind it"
         )
     return False

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from pydantic import Field
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from gateway_app.middleware.context import MiddlewareContext
 from gateway_app.middleware.field_rules import encoded_field
 from gateway_app.middleware.refusal import refuse
 from gateway_app.problem import Cause
@@ -42,6 +43,7 @@ class Respond:
         self,
         app: ASGIApp,
         *,
+        context: MiddlewareContext,
         status: Annotated[int, Field(ge=200, le=599)] = 200,
         body: str = "",
         json: Any = None,
@@ -61,6 +63,7 @@ class Respond:
         if status not in _WITHOUT_BODY:
             fields.append((b"content-length", str(len(content)).encode()))
         self._app = app
+        self._name = context.name
         self._status = status
         self._fields = tuple(fields)
         self._content = content
@@ -68,7 +71,8 @@ class Respond:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer."""
         if scope["type"] == "websocket":
-            await refuse(scope, send, Cause.WEBSOCKET_UNSUPPORTED, "only plain requests are answered here")
+            detail = "only plain requests are answered here"
+            await refuse(scope, send, self._name, Cause.WEBSOCKET_UNSUPPORTED, detail)
             return
         if scope["type"] != "http":
             await self._app(scope, receive, send)

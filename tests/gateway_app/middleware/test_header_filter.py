@@ -98,7 +98,8 @@ async def test_suspicious_blocks_each_known_abuse(gateway: Make, preset: str, fi
     assert "detail" not in answer.json()
     assert gate.backend.requests == []
     assert gate.edge.exchange.error == "blocked"
-    assert gate.edge.exchange.error_detail.startswith("baseline: ")
+    assert gate.edge.exchange.error_detail
+    assert gate.edge.exchange.refused_by == "baseline"
 
 
 @pytest.mark.parametrize(("preset", "fields"), CASES)

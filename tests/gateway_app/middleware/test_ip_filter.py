@@ -31,6 +31,7 @@ async def test_clients_come_in_by_their_network(
 
     assert answer.status_code == status
     assert len(gate.backend.requests) == (status == 200)
+    assert gate.edge.exchange.refused_by == ("" if status == 200 else "under-test")
 
 
 @pytest.mark.parametrize(
