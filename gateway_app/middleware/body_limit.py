@@ -29,8 +29,11 @@ class BodyLimit:
 
     """
 
-    def __init__(self, app: ASGIApp, *, max: Annotated[Size, Field(ge=0)]) -> None:  # as in the file
+    def __init__(
+        self, app: ASGIApp, *, context: MiddlewareContext, max: Annotated[Size, Field(ge=0)]
+    ) -> None:
         self._app = app
+        self._name = context.name
         self._max_bytes = max
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
