@@ -8,6 +8,7 @@ from pydantic import Field
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway_app.config.quantities import Size
+from gateway_app.middleware.context import MiddlewareContext
 from gateway_app.middleware.refusal import refuse
 from gateway_app.problem import Cause
 
