@@ -34,10 +34,10 @@ _PAIR: Final = re.compile(
     rb"""[ \t]*([!#$%&'*+.^_`|~0-9A-Za-z-]+)=
          (?: ([!#$%&'*+.^_`|~0-9A-Za-z:\[\]-]+)
            | "((?:[^"\\\x00-\x08\x0a-\x1f\x7f]|\\[\t\x20-\x7e\x80-\xff])*)" )
-         [ \t]*(?:([;,])|$)""",
+         [ \t]*(?:([;,])|\Z)""",
     re.VERBOSE,
 )
-_BLANK: Final = re.compile(rb"[ \t]*(?:([;,])|$)")
+_BLANK: Final = re.compile(rb"[ \t]*(?:([;,])|\Z)")
 _QUOTED_PAIR: Final = re.compile(rb"\\(.)", re.DOTALL)
 # RFC 7239 6: node = nodename [ ":" node-port ]
 _NODE: Final = re.compile(
