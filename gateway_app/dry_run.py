@@ -20,7 +20,7 @@ from gateway_app.edge import Edge, answer_error, bound_receive, edge_send
 from gateway_app.observe.metrics import Metrics
 from gateway_app.routing.json_body import UNREAD, parse_body
 from gateway_app.snapshot import compile_snapshot
-from gateway_app.upstream.forwarder import _target as upstream_target
+from gateway_app.upstream.forwarder import upstream_target
 
 if TYPE_CHECKING:
     from types import TracebackType

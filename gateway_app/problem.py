@@ -1,8 +1,8 @@
 """Failure is an answer: causes, their status, and the RFC 9457 body that tells the client.
 
 One table maps every cause to its HTTP status and its `Proxy-Status` error type (RFC 9209 2.3). Code that
-fails raises `GatewayError(cause, detail)`; the edge turns it into an answer. A middleware that wants to answer
-with a problem itself calls `send_problem`.
+fails raises `GatewayError(cause, detail)`; the edge turns it into an answer. A middleware that wants to
+answer with a problem itself calls `send_problem`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PROXY_NAME = "l47-gateway"
 
 
 class Cause(enum.Enum):
-    """Why the gateway answers itself: token, status, Proxy-Status error type, may the client see the detail."""
+    """Why the gateway answers itself: token, status, Proxy-Status error type, tells the client the detail."""
 
     MALFORMED = ("malformed", 400, "http_request_error", True)
     BLOCKED = ("blocked", 400, "http_request_denied", False)

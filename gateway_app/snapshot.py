@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from gateway_app.config.errors import ConfigErrors
+from gateway_app.config.routes import captured_names, match_of
 from gateway_app.middleware.context import SharedObjects
 from gateway_app.middleware.registry import build, resolve
 from gateway_app.problem import Cause, GatewayError
 from gateway_app.routing.host import HostReader
 from gateway_app.routing.json_body import UNREAD
-from gateway_app.routing.match import NEEDS_BODY, Entry, Match, MatchError
-from gateway_app.routing.path import parse_path_pattern
+from gateway_app.routing.match import NEEDS_BODY, Entry, MatchError
 from gateway_app.routing.table import RouteTable
 from gateway_app.routing.target import TargetReader
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Scope
 
     from gateway_app.config.errors import ConfigError, KeyPath
-    from gateway_app.config.model import GatewayConfig, MatchConfig, MiddlewareConfig, RouteConfig
+    from gateway_app.config.model import GatewayConfig, MiddlewareConfig, RouteConfig
     from gateway_app.edge import Edge
     from gateway_app.exchange import Exchange
     from gateway_app.observe.metrics import Metrics, RouteMetrics
@@ -188,7 +188,7 @@ class _Compiler:
         """Compile a route; None if an error was noted."""
         names = (*self._config.gateway.middleware, *route.middleware)
         match = match_of(route.match)
-        params = self._params_of(match)
+        params = captured_names(route.match.path)
         app: ASGIApp | None
         if route.answer is not None:
             name = f"route {route.name}"  # no name that a middleware can have
@@ -203,7 +203,9 @@ class _Compiler:
         if app is None:
             return None
         return Entry(
-            route.name, match, Route(route.name, app, route.backend or "", names, self._metrics.route(route.name))
+            route.name,
+            match,
+            Route(route.name, app, route.backend or "", names, self._metrics.route(route.name)),
         )
 
     def _wrap(
@@ -223,23 +225,6 @@ class _Compiler:
             return None
         self.instances.append(instance)
         return instance
-
-    @staticmethod
-    def _params_of(match: Match) -> frozenset[str]:
-        return frozenset(parse_path_pattern(match.path).names)
-
-
-def match_of(config: MatchConfig) -> Match:
-    """Turn the `match` table of a route into what the route table compiles."""
-    return Match(
-        host=config.host,
-        path=config.path,
-        methods=config.methods,
-        headers=config.headers,
-        cookies=config.cookies,
-        query=config.query,
-        json=config.json_body,
-    )
 
 
 async def _nothing(*_: object) -> None:

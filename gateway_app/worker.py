@@ -1,7 +1,7 @@
 """What one worker process holds between requests, and how it changes: start, reload, stop.
 
-A reload goes: read and check the file, run its tests, compile a snapshot beside the running one, start what is
-new, swap one reference, retire what is old once its last request has ended. Whatever fails on the way is
+A reload goes: read and check the file, run its tests, compile a snapshot beside the running one, start what
+is new, swap one reference, retire what is old once its last request has ended. Whatever fails on the way is
 reported, and leaves everything as it was.
 """
 
@@ -11,17 +11,23 @@ import asyncio
 import hashlib
 import logging
 import socket
+import time
 import weakref
-from functools import partial
 from typing import TYPE_CHECKING
 
+from gateway_app.admin.server import AdminServer
 from gateway_app.config.errors import ConfigErrors
 from gateway_app.config.load import load
+from gateway_app.config.watch import changes
 from gateway_app.edge import Edge
+from gateway_app.expectations import failed_expectations
+from gateway_app.observe import families
+from gateway_app.observe.access_log import AccessLog
 from gateway_app.observe.backends import BackendSampler
+from gateway_app.observe.log_writer import LogWriter
 from gateway_app.observe.metrics import Metrics
 from gateway_app.observe.run_directory import run_directory
-from gateway_app.snapshot import Snapshot, compile_snapshot
+from gateway_app.snapshot import HasShutdown, Snapshot, compile_snapshot
 from gateway_app.upstream.backend import Backend
 from gateway_app.upstream.background import Background
 from gateway_app.upstream.deadlines import Deadlines
@@ -30,7 +36,10 @@ from gateway_app.upstream.transports import make_transport
 from l4relay.resolve import Resolver
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
+
+    from starlette.types import ASGIApp
 
     from gateway_app.config.model import GatewayConfig
 
@@ -38,23 +47,40 @@ logger = logging.getLogger("gateway")
 
 
 class Worker:
-    """The running configuration of one process.
+    """The running configuration of one process, and what the admin listener tells of it.
 
     Attributes:
+        config_path: the configuration file.
         snapshot: what new requests run on; None before the start.
         backends: those of the snapshot, by name.
         metrics: this worker's numbers.
+        started_at: when it started, in seconds since the epoch.
+        loaded_at: when it took over its configuration, likewise.
+        is_ready: whether it takes requests.
     """
 
     def __init__(self, config_path: Path) -> None:
-        self._config_path = config_path
+        self.config_path = config_path
         self.snapshot: Snapshot | None = None
         self.backends: dict[str, Backend] = {}
         self.metrics = Metrics(run_directory())
+        self.started_at = self.loaded_at = time.time()
+        self.is_ready = False
         self._deadlines = Deadlines()
         self._resolver = Resolver()
-        self._tasks = Background()
-        self._starting: asyncio.Lock = asyncio.Lock()
+        self._watching = Background()
+        self._retiring = Background()
+        self._starting = asyncio.Lock()
+        self._access_log: AccessLog | None = None
+        self._admin: AdminServer | None = None
+
+    def routes(self) -> Sequence[Mapping[str, object]]:
+        """Return the routes in precedence order, as JSON values."""
+        assert self.snapshot is not None
+        return [
+            {"name": entry.name, "backend": entry.value.backend, "middleware": entry.value.middleware}
+            for entry in self.snapshot.table.in_precedence_order()
+        ]
 
     async def start(self) -> Snapshot:
         """Read the configuration and begin to serve it. Does nothing the second time.
@@ -66,55 +92,112 @@ class Worker:
         """
         async with self._starting:
             if self.snapshot is None:
+                config = await self._read()
                 self._deadlines.start()
-                await self._use(await asyncio.to_thread(self._read))
+                await self._use(config)
                 self.metrics.add_sampler(BackendSampler(self.metrics, self.backends.values))
+                if config.admin is not None:
+                    self._admin = AdminServer(config.admin.listen, self, self.metrics)
+                    await self._admin.start()
+                self._watching.spawn(self._follow_file(), "configuration file")
+                self.is_ready = True
             assert self.snapshot is not None
             return self.snapshot
 
     async def aclose(self) -> None:
         """Stop, after the last request."""
-        await self._tasks.cancel()
+        self.is_ready = False
+        await self._watching.cancel()
+        if self._admin is not None:
+            await self._admin.aclose()
         if self.snapshot is not None:
             await self.snapshot.shutdown()
         for backend in self.backends.values():
             await backend.close()
+        await self._retiring.cancel()
         await self._deadlines.aclose()
+        if self._access_log is not None:
+            await self._access_log.aclose()
         self.metrics.close()
 
-    def _read(self) -> GatewayConfig:
-        return load(self._config_path)
+    async def reload(self) -> bool:
+        """Take over the file as it is now. False, with everything as before, if it is wrong."""
+        try:
+            await self._use(await self._read())
+        except Exception as error:  # whatever a file or a user's class does, the running one stays
+            self.metrics.cell(families.RELOADS, "failed").add()
+            logger.error("the configuration stays as it was:\n%s", error, exc_info=_if_unexpected(error))
+            return False
+        self.metrics.cell(families.RELOADS, "ok").add()
+        logger.info("the configuration has been taken over from %s", self.config_path)
+        return True
+
+    async def _follow_file(self) -> None:
+        async for _ in changes(self.config_path):
+            await self.reload()
+
+    async def _read(self) -> GatewayConfig:
+        """Read the file and run its tests. Raises ConfigErrors."""
+        config = await asyncio.to_thread(load, self.config_path)
+        if failed := await failed_expectations(config):
+            raise ConfigErrors(failed)
+        return config
 
     async def _use(self, config: GatewayConfig) -> None:
         """Make `config` the running one. Raises ConfigErrors and changes nothing if it cannot work."""
         previous = self.snapshot
-        edge = Edge(
-            trusted_proxies=config.gateway.trusted_proxies,
-            max_body_bytes=config.gateway.max_body,
-            pseudonym=config.gateway.via or _pseudonym(self._config_path),
-            metrics=self.metrics,
-            access_log=None,
-        )
         backends = self._backends_for(config)
-        forwarder = Forwarder(backends, self._deadlines)
-        snapshot = compile_snapshot(
-            config, edge=edge, metrics=self.metrics, terminal=lambda name: forwarder, previous=previous
-        )
-        await snapshot.startup()
-        for name, backend in backends.items():
-            if self.backends.get(name) is not backend:
-                await backend.start()
+        new = [backend for name, backend in backends.items() if self.backends.get(name) is not backend]
+        try:
+            forwarder = Forwarder(backends, self._deadlines)
+            snapshot = compile_snapshot(
+                config,
+                edge=self._edge_for(config),
+                metrics=self.metrics,
+                terminal=lambda name: forwarder,
+                previous=previous,
+            )
+            await snapshot.startup()
+        except BaseException:
+            for backend in new:
+                await backend.close()
+            raise
         gone = [backend for name, backend in self.backends.items() if backends.get(name) is not backend]
+        for backend in new:
+            await backend.start()
         self.snapshot = snapshot
         self.backends.clear()
         self.backends.update(backends)
+        self.loaded_at = time.time()
         if previous is not None:
             # Nothing points to a snapshot but this worker and the requests that run on it.
             loop = asyncio.get_running_loop()
-            weakref.finalize(previous, loop.call_soon, self._retire, previous.instances, gone)
+            leaving = tuple(i for i in previous.instances if isinstance(i, HasShutdown))
+            weakref.finalize(previous, loop.call_soon_threadsafe, self._retire, leaving, gone).atexit = False
+
+    def _retire(self, instances: tuple[ASGIApp, ...], backends: list[Backend]) -> None:
+        self._retiring.spawn(_close(instances, backends), "retirement of a configuration")
+
+    def _edge_for(self, config: GatewayConfig) -> Edge:
+        settings = config.gateway
+        if settings.access_log == "off":
+            access_log = None
+        elif self._access_log is None:
+            dropped = self.metrics.cell(families.LOG_DROPPED)
+            access_log = self._access_log = AccessLog(settings.access_log, LogWriter(), dropped)
+        else:
+            access_log = self._access_log
+            access_log.use_format(settings.access_log)
+        return Edge(
+            trusted_proxies=settings.trusted_proxies,
+            max_body_bytes=settings.max_body,
+            pseudonym=settings.via or _pseudonym(self.config_path),
+            metrics=self.metrics,
+            access_log=access_log,
+        )
 
     def _backends_for(self, config: GatewayConfig) -> dict[str, Backend]:
-        """Give the backends of `config`: those that stay as they are, and new ones that take over the rest."""
+        """Give the backends of `config`: those that stay as they are, new ones that take over the rest."""
         backends: dict[str, Backend] = {}
         problems = []
         for name, table in config.backends.items():
@@ -129,6 +212,19 @@ class Worker:
         if problems:
             raise ConfigErrors(problems)
         return backends
+
+
+async def _close(instances: tuple[ASGIApp, ...], backends: list[Backend]) -> None:
+    for instance in instances:
+        if isinstance(instance, HasShutdown):
+            await instance.shutdown()
+    for backend in backends:
+        await backend.close()
+
+
+def _if_unexpected(error: Exception) -> Exception | None:
+    """Give the exception whose traceback helps; a configuration error says all by itself."""
+    return None if isinstance(error, ConfigErrors | OSError) else error
 
 
 def _pseudonym(config_path: Path) -> str:

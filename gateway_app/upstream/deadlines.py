@@ -2,8 +2,8 @@
 
 A timer and a task per request would cost more than the request itself. So each exchange only notes its
 next deadline, and one sweep every 100 ms ends those that are past it; timeouts are therefore up to 100 ms
-late. The sweep also starts to listen for the client's disconnect once a request has lasted longer than one interval:
-only slow requests pay for that, and a disconnect is noticed within 200 ms.
+late. The sweep also starts to listen for the client's disconnect once a request has lasted longer than one
+interval: only slow requests pay for that, and a disconnect is noticed within 200 ms.
 
 Ending an exchange means cancelling its task after its cause is noted in `Flight.cut`; the forwarder turns the
 cancellation back into that cause.
@@ -31,6 +31,7 @@ class Flight:
         cause: what to report when `deadline` passes.
         total_deadline: loop time at which the whole exchange must have ended.
         cut: why the exchange was ended from outside, None while it was not.
+        task: runs the exchange.
         owns_receive: the sweep may call `receive` to listen for the disconnect; False while the body is read.
     """
 
@@ -46,7 +47,9 @@ class Flight:
         "watcher",
     )
 
-    def __init__(self, receive: Receive, started: float, total_deadline: float) -> None:
+    def __init__(
+        self, receive: Receive, started: float, total_deadline: float, task: asyncio.Task[object] | None
+    ) -> None:
         self.receive = receive
         self.started = started
         self.deadline = NEVER
@@ -54,7 +57,7 @@ class Flight:
         self.total_deadline = total_deadline
         self.cut: Cause | None = None
         self.owns_receive = True
-        self.task: asyncio.Task[object] | None = asyncio.current_task()
+        self.task = task
         self.watcher: asyncio.Task[None] | None = None
 
     def end(self, cause: Cause) -> None:
@@ -65,12 +68,17 @@ class Flight:
 
 
 class Deadlines:
-    """Holds the flights of one event loop and ends those that are late or whose client has left."""
+    """Holds the flights of one event loop and ends those that are late or whose client has left.
+
+    Attributes:
+        loop: the event loop; None before the start.
+    """
 
     def __init__(self) -> None:
         self._flights: set[Flight] = set()
         self._watchers: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self.loop: asyncio.AbstractEventLoop | None = None
         self.add = self._flights.add
 
     def __len__(self) -> int:
@@ -85,7 +93,7 @@ class Deadlines:
 
     def start(self) -> None:
         """Begin to sweep on the running loop."""
-        loop = asyncio.get_running_loop()
+        self.loop = loop = asyncio.get_running_loop()
         self._timer = loop.call_later(SWEEP_INTERVAL_S, self._sweep, loop)
 
     async def aclose(self) -> None:

@@ -50,17 +50,19 @@ class Forwarder:
         exchange: Exchange = scope["gateway"]
         backend = self._backends[exchange.backend]
         total_s = backend.config.timeout.total
-        flight = Flight(receive, exchange.started, exchange.started + total_s if total_s else NEVER)
-        self._deadlines.add(flight)
+        deadlines = self._deadlines
+        task = asyncio.current_task(deadlines.loop)  # finding the loop would cost twice as much again
+        flight = Flight(receive, exchange.started, exchange.started + total_s if total_s else NEVER, task)
+        deadlines.add(flight)
         try:
-            request = UpstreamRequest(scope, _target(scope, exchange), scope["headers"])
+            request = UpstreamRequest(scope, upstream_target(scope, exchange), scope["headers"])
             if exchange.has_body or exchange.expects_continue:
                 await _begin_body(request, exchange, flight, backend.config.timeout.idle)
             await _forward(backend, request, exchange, flight, send)
         except asyncio.CancelledError:
             raise _why_cut(flight) from None
         finally:
-            self._deadlines.remove(flight)
+            deadlines.remove(flight)
 
 
 async def _forward(
@@ -191,7 +193,7 @@ async def _begin_body(request: UpstreamRequest, exchange: Exchange, flight: Flig
         headers.append((b"content-length", b"%d" % len(body)))
 
 
-def _target(scope: Scope, exchange: Exchange) -> bytes:
+def upstream_target(scope: Scope, exchange: Exchange) -> bytes:
     """Compose the target from the scope, as the middlewares left it: changed raw, or only as text."""
     raw_path: bytes = scope["raw_path"]
     if scope["path"] is not exchange.decoded_path and raw_path is exchange.raw_path:
