@@ -13,23 +13,18 @@ with them connections, health and counters; `start` ends the old one's probes be
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
 import random
 import time
 from operator import attrgetter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from gateway_app.upstream.background import Background
 from gateway_app.upstream.balancing.hash_key import compile_hash_key
 from gateway_app.upstream.balancing.registry import POLICIES, LearnsLatency
-from gateway_app.upstream.endpoint import Endpoint
 from gateway_app.upstream.health import HealthChecker
+from gateway_app.upstream.membership import Membership
 from gateway_app.upstream.outlier import OutlierDetector
-from gateway_app.upstream.resolution import NameFollower
 from gateway_app.upstream.retry import RetryBudget, RetryPolicy
-from gateway_app.upstream.source import Source
 from gateway_app.upstream.tls import client_context
 from gateway_app.upstream.transport import Sent
 from l4relay.balance import eligible
@@ -42,18 +37,11 @@ if TYPE_CHECKING:
     from gateway_app.config.model import BackendConfig
     from gateway_app.exchange import Exchange
     from gateway_app.problem import Cause
+    from gateway_app.upstream.endpoint import Endpoint
+    from gateway_app.upstream.membership import TransportFactory
     from gateway_app.upstream.resolution import Resolver
-    from gateway_app.upstream.transport import Transport
-
-    TransportFactory = Callable[[Endpoint, BackendConfig], Transport]
 
 logger = logging.getLogger("gateway.upstream")
-
-_FIRST_RESOLUTION_S: Final = 5.0
-"""How long a start waits for names that have no address yet."""
-
-_NOT_THE_TRANSPORTS: Final = set({"endpoints", "balance", "hash_on", "retry", "health", "outlier"})
-"""Settings that may change under a transport; for any other change it is made anew."""
 
 
 class Backend:
@@ -71,7 +59,6 @@ class Backend:
     Raises ValueError if two entries have the same URL, and what `transports` raises.
 
     Attributes:
-        endpoints: all of them now, available or not.
         retry: which failures are repeated.
         retry_budget: counts requests, and bounds retries to their share.
     """
@@ -91,9 +78,6 @@ class Backend:
         self.config = config
         self.retry = RetryPolicy(config.retry)
         self.retry_budget = RetryBudget(config.retry.budget if config.retry else 0.0, clock())
-        self.endpoints: tuple[Endpoint, ...] = ()
-        self._transports = transports
-        self._resolver = resolver
         self._previous = previous
         self._rng = rng or random.Random()  # noqa: S311 - spreads load, keeps no secret
         self._clock = clock
@@ -105,22 +89,26 @@ class Backend:
         self._key_of = compile_hash_key(config.hash_on) if config.balance == "hash" else None
         self._observe = self._policy.observe if isinstance(self._policy, LearnsLatency) else None
         self._outlier = OutlierDetector(config.outlier) if config.outlier else None
-        self._health = _health_checker(config, self._rng)
-        self._following = Background()
-        self._retiring = Background()
         self._candidates: tuple[Endpoint, ...] = ()
         self._only: Endpoint | None = None
-        self._before = {endpoint.key: endpoint for endpoint in previous.endpoints} if previous else {}
-        self._keeps_transports = previous is not None and _same_transport(config, previous.config)
-        self._replaced: list[tuple[Endpoint, Endpoint]] = []
-        self._sources = _sources_of(config)
-        for source in self._sources:
-            for address in source.first_addresses(self._before.values()):
-                self._add(source, address)
-        self._list_endpoints()
+        self._membership = Membership(
+            config,
+            transports,
+            resolver,
+            _health_checker(config, self._rng),
+            self._find_candidates,
+            previous.endpoints if previous else (),
+            previous.config if previous else None,
+        )
+        self._find_candidates()
 
     def __repr__(self) -> str:
         return f"<Backend {self.name} {list(self.endpoints)}>"
+
+    @property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """All endpoints now, available or not."""
+        return self._membership.endpoints
 
     # ------------------------------------------------------------------ for every request
 
@@ -171,23 +159,16 @@ class Backend:
         Waits a moment for names that have no address yet, and goes on without.
         """
         if self._previous is not None:
-            await self._take_over(self._previous)
+            await self._previous.stop()  # or its probes would go on changing what we take over
             self._previous = None
-            self._before = {}
-        if self._health is not None:
-            for endpoint in self.endpoints:
-                self._health.watch(endpoint)
-        unknown = self._follow_names()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_FIRST_RESOLUTION_S):
-                for follower in unknown:
-                    await follower.is_asked.wait()
+            self._membership.take_over()
+            self._candidates = ()  # weights may have changed: policies must not know the tuple again
+            self._find_candidates()
+        await self._membership.start()
 
     async def stop(self) -> None:
         """End probing and following names. Requests can go on."""
-        await self._following.cancel()
-        if self._health is not None:
-            await self._health.aclose()
+        await self._membership.stop()
 
     async def close(self) -> None:
         """Stop, and let go of the endpoints: those that nobody else holds close when they are idle.
@@ -195,11 +176,7 @@ class Backend:
         Called once no request can choose here any more, also for a backend that was never started.
         """
         await self.stop()
-        for source in self._sources:
-            for endpoint in source.endpoints.values():
-                self._drop(endpoint)
-            source.endpoints.clear()
-        await self._retiring.join()
+        await self._membership.close()
 
     def status(self) -> dict[str, object]:
         """Return what the admin page shows."""
@@ -241,82 +218,7 @@ class Backend:
             )
             endpoint.eject(duration_s)
 
-    async def _take_over(self, previous: Backend) -> None:
-        """Join what the previous backend knows with our settings, once its probes have ended."""
-        await previous.stop()
-        for endpoint, old in self._replaced:
-            endpoint.inherit(old)
-        self._replaced.clear()
-        for source in self._sources:
-            for endpoint in source.endpoints.values():
-                endpoint.weight = source.entry.weight
-                endpoint.is_backup = source.entry.backup
-                if self._health is None:
-                    endpoint.forget_probes()
-                if self._outlier is None:
-                    endpoint.readmit()
-        self._list_endpoints()
-
-    def _follow_names(self) -> list[NameFollower]:
-        """Follow the sources that are names; returns the followers of those without an address."""
-        waited_for = []
-        for source in self._sources:
-            if source.name:
-                follower = NameFollower(source.name, source.port, self._resolver, self._on_addresses(source))
-                self._following.spawn(follower.run(), f"resolution of {source.name}")
-                if not source.endpoints:
-                    waited_for.append(follower)
-        return waited_for
-
-    def _on_addresses(self, source: Source) -> Callable[[tuple[str, ...]], None]:
-        def take(addresses: tuple[str, ...]) -> None:
-            gone = [
-                source.endpoints.pop(address)
-                for address in tuple(source.endpoints)
-                if address not in addresses
-            ]
-            for address in addresses:
-                if address not in source.endpoints:
-                    endpoint = self._add(source, address)
-                    if self._health is not None:
-                        self._health.watch(endpoint)
-            self._list_endpoints()
-            for endpoint in gone:
-                self._drop(endpoint)
-
-        return take
-
-    def _add(self, source: Source, address: str) -> Endpoint:
-        """Give `source` the endpoint at `address`: the previous backend's, or one that learns from it."""
-        endpoint = source.make_endpoint(address)
-        old = self._before.get(endpoint.key)
-        if old is not None and self._keeps_transports:
-            endpoint = old
-        else:
-            endpoint.transport = self._transports(endpoint, self.config)
-            if old is not None:
-                self._replaced.append((endpoint, old))
-        endpoint.hold(self._recompute)
-        source.endpoints[address] = endpoint
-        return endpoint
-
-    def _drop(self, endpoint: Endpoint) -> None:
-        if endpoint.let_go(self._recompute):
-            self._retiring.spawn(self._retire(endpoint), f"retirement of {endpoint.key}")
-        elif self._health is not None:
-            self._retiring.spawn(self._health.forget(endpoint), f"end of probing {endpoint.key}")
-
-    async def _retire(self, endpoint: Endpoint) -> None:
-        if self._health is not None:
-            await self._health.forget(endpoint)
-        await endpoint.retire()
-
-    def _list_endpoints(self) -> None:
-        self.endpoints = tuple(endpoint for source in self._sources for endpoint in source.endpoints.values())
-        self._candidates = ()  # weights may have changed: policies must not know the tuple again
-        self._recompute()
-
-    def _recompute(self) -> None:
+    def _find_candidates(self) -> None:
         candidates = available(self.endpoints)
         if candidates != self._candidates:
             self._candidates = candidates
@@ -329,20 +231,6 @@ def available(endpoints: Sequence[Endpoint]) -> tuple[Endpoint, ...]:
     backups = [endpoint for endpoint in endpoints if endpoint.is_backup]
     chosen = eligible(primaries, backups, is_usable=attrgetter("is_available"), panic=False)
     return chosen or eligible(primaries, backups, is_usable=lambda endpoint: not endpoint.down, panic=False)
-
-
-def _sources_of(config: BackendConfig) -> tuple[Source, ...]:
-    urls = [entry.url for entry in config.endpoints]
-    twice = {url for url in urls if urls.count(url) > 1}
-    if twice:
-        raise ValueError(
-            f"endpoints that are named twice: {', '.join(sorted(twice))}; give one a weight instead"
-        )
-    return tuple(Source(entry) for entry in config.endpoints)
-
-
-def _same_transport(config: BackendConfig, other: BackendConfig) -> bool:
-    return config.model_dump(exclude=_NOT_THE_TRANSPORTS) == other.model_dump(exclude=_NOT_THE_TRANSPORTS)
 
 
 def _health_checker(config: BackendConfig, rng: random.Random) -> HealthChecker | None:

@@ -63,10 +63,11 @@ class RetryPolicy:
             reason: Why the attempt failed, or the status of its answer.
             sent: How much the endpoint can have acted on; `Sent.MAYBE` for a status.
             attempts: How often it was sent, at least 1.
-            body_replayable: Whether all of the body that was read can be sent again, or there is none.
+            body_replayable: Whether all of the body that was read can be sent again, or there is none. Does
+                not matter where nothing was sent.
 
         """
-        if not body_replayable:
+        if sent is not Sent.NOTHING and not body_replayable:
             return False
         if sent is Sent.REUSED and method in IDEMPOTENT_METHODS:
             # One beyond `attempts`: the race is nobody's failure. The caller takes a fresh connection, so
