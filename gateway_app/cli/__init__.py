@@ -1,0 +1,5 @@
+"""The `gateway` command."""
+
+from gateway_app.cli.main import main
+
+__all__ = ["main"]

@@ -1,0 +1,94 @@
+"""`gateway serve`: what the command line changes, and what the user is told."""
+
+from __future__ import annotations
+
+import importlib.util
+import shlex
+from typing import TYPE_CHECKING, Final
+
+import typer
+
+from gateway_app.serving.logs import configure_logging
+from gateway_app.serving.start import ServeOptions, serve
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from gateway_app.config.model import GatewayConfig, MatchConfig
+
+_MOST_EXAMPLES: Final = 5
+
+
+def serve_command(
+    config: GatewayConfig, path: Path, server: str | None, workers: int | None, relay: bool | None
+) -> int:
+    """Serve, and return the exit status. What is None is taken from the file.
+
+    Raises:
+        OSError: an address cannot be had.
+        ValueError: what was asked for is not possible; the message says why.
+
+    """
+    options = ServeOptions(
+        server or config.gateway.server,
+        workers or config.gateway.workers,
+        bool(config.relay) if relay is None else relay,
+    )
+    if options.server == "granian":
+        if importlib.util.find_spec("granian") is None:
+            raise ValueError("granian is not installed: pip install 'l47-gateway[granian]'")
+        if len(config.gateway.listen) > 1:
+            raise ValueError("granian listens on one address; the file's [gateway] listen has several")
+    if options.with_relay and not config.relay:
+        raise ValueError(f"{path} has no [[relay]] tables, so there is no relay to run")
+    configure_logging()
+
+    def announce(addresses: tuple[str, ...]) -> None:
+        for line in announcement(config, path, options, addresses):
+            typer.echo(line)
+
+    return serve(config, path, options, announce)
+
+
+def announcement(
+    config: GatewayConfig, path: Path, options: ServeOptions, addresses: tuple[str, ...]
+) -> Iterator[str]:
+    """Yield what is served where, and requests to try."""
+    beside = " and the relay" if options.with_relay else ""
+    workers = f"{options.workers} worker{'' if options.workers == 1 else 's'}"
+    yield f"{path} on {', '.join(addresses)}: {options.server} with {workers}{beside}"
+    yield "Try:"
+    for route in [route for route in config.routes if example(route.match, addresses[0])][:_MOST_EXAMPLES]:
+        yield f"  {example(route.match, addresses[0])}"
+    if config.admin is not None:
+        yield f"  curl -s http://{config.admin.listen}/status"
+        yield f"  curl -s http://{config.admin.listen}/metrics"
+
+
+def example(match: MatchConfig, address: str) -> str:
+    """Return a `curl` command for a request that fulfils `match`; "" where none can be made up."""
+    path = match.path or "/"
+    host = match.host or ""
+    values = (*match.headers.values(), *match.cookies.values(), *match.query.values())
+    if path.startswith("~") or any(value.startswith(("~", "*")) for value in values):
+        return ""
+    path = path.removesuffix("*").replace("{", "").replace("}", "")
+    query = "&".join(f"{name}={value}" for name, value in match.query.items())
+    words = ["curl", "-i"]
+    if match.methods and "GET" not in match.methods:
+        words += ["-X", match.methods[0]]
+    if host:
+        words += ["-H", f"host: {host.replace('*.', 'www.', 1)}"]
+    for name, value in match.headers.items():
+        words += ["-H", f"{name}: {value}"]
+    for name, value in match.cookies.items():
+        words += ["-b", f"{name}={value}"]
+    if match.json_body:
+        return ""
+    url = f"{path}?{query}" if query else path
+    if address.startswith("unix:"):
+        words += ["--unix-socket", address.removeprefix("unix:"), f"http://localhost{url}"]
+    else:
+        words.append(f"http://{address}{url}")
+    return shlex.join(words)

@@ -1,0 +1,93 @@
+"""granian with its workers: `python -m gateway_app.serving.granian_server DRAIN WORKERS ADDRESS`.
+
+granian opens its listening sockets itself, one in each worker, and keeps its workers running.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from granian.constants import Interfaces, Loops
+from granian.http import HTTP1Settings
+from granian.log import LogLevels
+from granian.server.mp import MPServer
+
+from gateway_app.serving.listeners import BACKLOG, host_and_port
+from gateway_app.serving.logs import configure_logging
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_MAX_CONNECTIONS: Final = 65_536
+"""For each worker. granian's default, the backlog divided by the workers, is less than idle clients open."""
+
+
+class GatewayServer(MPServer):
+    """granian, except that SIGHUP has the workers read the configuration again instead of replacing them."""
+
+    def signal_handler_reload(self, *_: object) -> None:
+        """Pass SIGHUP on."""
+        for worker in self.wrks:
+            with suppress(ProcessLookupError):
+                os.kill(worker.inner.pid, signal.SIGHUP)
+
+    def _spawn_worker(self, *arguments: Any, **options: Any) -> Any:
+        worker = super()._spawn_worker(*arguments, **options)
+        start = worker.inner.start
+
+        def start_ignoring_reload() -> None:
+            # Until the worker listens for SIGHUP the signal must not end it.
+            ours = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+            try:
+                start()
+            finally:
+                signal.signal(signal.SIGHUP, ours)
+
+        worker.inner.start = start_ignoring_reload
+        return worker
+
+
+def make_server(drain_s: float, workers: int, address: str) -> GatewayServer:
+    """Return the server for `address`; see bench/ for what its settings cost.
+
+    Raises:
+        OSError: the address's name cannot be resolved.
+
+    """
+    where: dict[str, Any]
+    if address.startswith("unix:"):
+        where = {"uds": Path(address.removeprefix("unix:"))}
+    else:
+        host, port = host_and_port(address)
+        where = {"address": host, "port": port}
+    return GatewayServer(
+        "gateway_app:app",
+        **where,
+        interface=Interfaces.ASGI,
+        loop=Loops.uvloop,
+        workers=workers,
+        backlog=BACKLOG,
+        backpressure=_MAX_CONNECTIONS,
+        http1_settings=HTTP1Settings(max_buffer_size=64 * 1024 + 4096 * 100),
+        log_access=False,
+        log_level=LogLevels.warning,
+        respawn_failed_workers=True,
+        workers_kill_timeout=max(1, math.ceil(drain_s)),
+    )
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Serve until SIGTERM, then let the workers finish what runs, within the drain time."""
+    configure_logging()
+    drain_s, workers, address = arguments
+    make_server(float(drain_s), int(workers), address).serve()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,86 @@
+"""From a configuration to running processes: which programs, with which sockets and environment."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import sys
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gateway_app.observe.run_directory import VARIABLE, create_run_directory
+from gateway_app.serving.listeners import Listener, open_listeners
+from gateway_app.serving.supervisor import Program, Supervisor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from gateway_app.config.model import GatewayConfig
+
+
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    """What the command line says over the file.
+
+    Attributes:
+        server: "hypercorn" or "granian".
+        workers: processes that serve.
+        with_relay: run the relay of the same file beside it.
+
+    """
+
+    server: str
+    workers: int
+    with_relay: bool
+
+
+def serve(
+    config: GatewayConfig, path: Path, options: ServeOptions, announce: Callable[[tuple[str, ...]], None]
+) -> int:
+    """Serve the configuration, which was read from `path`, until told to stop; return the exit status.
+
+    `announce` is called with the addresses when they can be asked.
+
+    Raises:
+        OSError: an address cannot be had.
+
+    """
+    settings = config.gateway
+    with ExitStack() as stack:
+        run_directory = create_run_directory()
+        stack.callback(shutil.rmtree, run_directory, ignore_errors=True)
+        if options.server == "granian":
+            listeners: tuple[Listener, ...] = ()
+            programs = [_granian(settings.listen[0], settings.drain, options.workers)]
+        else:
+            listeners = open_listeners(settings.listen)
+            programs = _hypercorn(listeners, settings.drain, options.workers)
+        if options.with_relay:
+            programs.append(Program("relay", (sys.executable, "-m", "l4relay", str(path))))
+
+        def close_listeners() -> None:
+            for listener in listeners:
+                listener.close()
+
+        stack.callback(close_listeners)
+        announce(tuple(listener.address for listener in listeners) or settings.listen)
+        environment = {**os.environ, "GATEWAY_CONFIG": str(path), VARIABLE: str(run_directory)}
+        supervisor = Supervisor(
+            programs, environment=environment, drain_s=settings.drain, on_stop=close_listeners
+        )
+        return asyncio.run(supervisor.run())
+
+
+def _hypercorn(listeners: tuple[Listener, ...], drain_s: float, workers: int) -> list[Program]:
+    descriptors = tuple(listener.socket.fileno() for listener in listeners)
+    module = "gateway_app.serving.hypercorn_worker"
+    arguments = (sys.executable, "-m", module, str(drain_s), *map(str, descriptors))
+    return [Program(f"worker {number}", arguments, descriptors) for number in range(1, workers + 1)]
+
+
+def _granian(address: str, drain_s: float, workers: int) -> Program:
+    module = "gateway_app.serving.granian_server"
+    return Program("granian", (sys.executable, "-m", module, str(drain_s), str(workers), address))
