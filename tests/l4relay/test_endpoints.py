@@ -1,0 +1,170 @@
+"""Endpoints that come and go: health checks, ejection, backups, slow start, names."""
+
+import asyncio
+import contextlib
+import resource
+import socket
+from typing import Any
+
+import pytest
+
+from l4relay.addresses import InetAddress
+from l4relay.config import EndpointConfig, OutlierConfig
+from l4relay.endpoints import Group, Registry
+
+
+def group(*configs: EndpointConfig, **options: Any) -> Group:
+    defaults: dict[str, Any] = {
+        "balance": "round_robin",
+        "slow_start": 0.0,
+        "outlier": OutlierConfig(consecutive_failures=2, eject_for=10.0),
+        "registry": Registry(),
+        "on_change": lambda endpoint: None,
+    }
+    return Group("test", configs, **{**defaults, **options})
+
+
+def at(port: int, **options: Any) -> EndpointConfig:
+    return EndpointConfig(InetAddress("127.0.0.1", port), **options)
+
+
+def shares(of: Group, turns: int) -> dict[str, int]:
+    chosen = [of.choose("192.0.2.1") for _ in range(turns)]
+    keys = [endpoint.key for endpoint in chosen if endpoint is not None]
+    return {key.rpartition(":")[2]: keys.count(key) for key in keys}
+
+
+def test_backups_stand_by_until_all_others_are_down() -> None:
+    endpoints = group(at(1), at(2), at(3, backup=True))
+    first, second, _ = endpoints.endpoints
+    assert shares(endpoints, 4) == {"1": 2, "2": 2}
+    endpoints.checked(first, is_well=False, needed=1, now=0.0)
+    assert shares(endpoints, 4) == {"2": 4}
+    endpoints.checked(second, is_well=False, needed=1, now=0.0)
+    assert shares(endpoints, 4) == {"3": 4}
+    endpoints.checked(first, is_well=True, needed=1, now=0.0)
+    assert shares(endpoints, 4) == {"1": 4}
+
+
+def test_thresholds_want_answers_in_a_row() -> None:
+    endpoints = group(at(1))
+    [endpoint] = endpoints.endpoints
+    for is_well in (False, False, True, False, False):
+        endpoints.checked(endpoint, is_well, needed=3, now=0.0)
+    assert endpoint.is_up
+    endpoints.checked(endpoint, is_well=False, needed=3, now=0.0)
+    assert not endpoint.is_up
+
+
+def test_failures_of_live_connections_eject_for_a_while() -> None:
+    endpoints = group(at(1), at(2))
+    first, second = endpoints.endpoints
+    for _ in range(2):
+        endpoints.failed(first, now=100.0)
+        endpoints.failed(second, now=100.0)
+    assert (first.state, second.state) == ("ejected", "up")  # half of them at most
+    assert shares(endpoints, 4) == {"2": 4}
+    endpoints.tick(110.0)
+    assert shares(endpoints, 4) == {"1": 2, "2": 2}
+
+
+def test_an_endpoint_that_comes_back_starts_slowly() -> None:
+    endpoints = group(at(1), at(2), slow_start=100.0)
+    first, _ = endpoints.endpoints
+    endpoints.checked(first, is_well=False, needed=1, now=0.0)
+    endpoints.checked(first, is_well=True, needed=1, now=1000.0)
+    assert shares(endpoints, 110)["1"] == 10
+    endpoints.tick(1050.0)
+    assert shares(endpoints, 90)["1"] == 30
+    endpoints.tick(1100.0)
+    assert shares(endpoints, 100)["1"] == 50
+
+
+def test_a_name_stands_for_all_its_addresses_and_keeps_those_that_stay() -> None:
+    named = EndpointConfig(InetAddress("service.example", 80))
+    endpoints = group(named)
+    assert endpoints.choose("192.0.2.1") is None
+    endpoints.set_addresses(named, [InetAddress("192.0.2.1", 80), InetAddress("192.0.2.2", 80)])
+    before = endpoints.endpoints
+    endpoints.set_addresses(named, [InetAddress("192.0.2.2", 80), InetAddress("2001:db8::1", 80)])
+    assert endpoints.endpoints[0] is before[1]
+    assert [endpoint.key for endpoint in endpoints.endpoints] == ["192.0.2.2:80", "[2001:db8::1]:80"]
+
+
+async def test_a_dead_endpoint_is_found_and_found_again(
+    start_relay: Any, start_server: Any, refused_address: str, until: Any
+) -> None:
+    relay = await start_relay(
+        endpoints=[refused_address, await start_server()],
+        health={"interval": "30ms", "healthy_after": 1, "unhealthy_after": 2},
+    )
+    await until(lambda: relay.relay()["endpoints"][0]["state"] == "down")
+    assert await relay.exchange() == b"hello"
+    assert "attempts" not in (await relay.ended())[0]  # nobody tried it
+    await start_server(address=refused_address)
+    await until(lambda: relay.relay()["endpoints"][0]["state"] == "up")
+
+
+@pytest.mark.parametrize(("expect", "state"), [("+PONG", "up"), ("-ERR", "down")])
+async def test_a_check_compares_the_answer(
+    start_relay: Any, start_server: Any, until: Any, expect: str, state: str
+) -> None:
+    asked = []
+
+    async def pong(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readline())
+        writer.write(b"+PO")
+        await asyncio.sleep(0.01)
+        writer.write(b"NG\r\n")
+
+    relay = await start_relay(
+        endpoints=[await start_server(pong)],
+        health={"interval": "20ms", "unhealthy_after": 1, "send": "PING\r\n", "expect": expect},
+    )
+    await until(lambda: len(asked) > 2)
+    await until(lambda: relay.relay()["endpoints"][0]["state"] == state)
+
+
+@pytest.mark.parametrize("health", [{}, {"send": "ping"}])
+async def test_udp_endpoints_are_asked_too(
+    start_relay: Any, refused_address: str, until: Any, health: dict[str, str]
+) -> None:
+    class Answer(asyncio.DatagramProtocol):
+        def connection_made(self, transport: Any) -> None:
+            self.transport = transport
+
+        def datagram_received(self, datagram: bytes, peer: Any) -> None:
+            self.transport.sendto(b"pong", peer)
+
+    transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
+        Answer, local_addr=("127.0.0.1", 0)
+    )
+    alive = "127.0.0.1:" + str(transport.get_extra_info("sockname")[1])
+    relay = await start_relay(
+        listen="udp://127.0.0.1:0",
+        endpoints=[refused_address, alive],
+        health={"interval": "20ms", "timeout": "20ms", "unhealthy_after": 2, **health},
+    )
+    await until(lambda: [each["state"] for each in relay.relay()["endpoints"]] == ["down", "up"])
+    transport.close()
+
+
+async def test_without_descriptors_it_waits_and_goes_on(
+    start_relay: Any, start_server: Any, until: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    relay = await start_relay(endpoints=[await start_server()])
+    assert await relay.exchange() == b"hello"
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with socket.socket() as client, contextlib.ExitStack() as fillers:
+        client.setblocking(False)
+        highest = socket.socket().detach()
+        fillers.callback(socket.socket(fileno=highest).close)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, hard))
+        try:
+            client.connect_ex(("127.0.0.1", relay.port))
+            await until(lambda: "accepting nothing" in caplog.text)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        loop = asyncio.get_running_loop()
+        await loop.sock_sendall(client, b"hello")
+        assert await asyncio.wait_for(loop.sock_recv(client, 5), 5) == b"hello"
