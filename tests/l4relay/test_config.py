@@ -1,0 +1,159 @@
+"""The file: what is read from it, and what is said about mistakes."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from l4relay.addresses import InetAddress
+from l4relay.config import EndpointConfig, parse
+from l4relay.quantities import Rate, parse_duration, parse_rate
+from l4relay.table import ConfigError
+from l4relay.toml_lines import locate_keys
+
+GOOD = """
+[gateway]
+trusted_proxies = ["10.0.0.0/8"]
+[l4relay]
+workers = 2
+admin = "127.0.0.1:9091"
+drain = "5s"
+log = "off"
+[[relay]]
+name = "postgres"
+listen = ["tcp://127.0.0.1:15432", "unix:/run/pg.sock"]
+endpoints = ["127.0.0.1:5432", { address = "db.internal:5433", weight = 2, backup = true }]
+balance = "least_connections"
+max_rate_per_source = "50/second"
+accept_proxy_protocol = true
+sni = { "*.Example.com" = ["127.0.0.1:9444"] }
+health = { interval = "1s", send = "PING\\r\\n\\u00ff" }
+[relay.outlier]
+max_ejected = 1
+"""
+
+
+def problems(text: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        parse(text, "routes.toml")
+    return caught.value.problems
+
+
+def relay(*lines: str) -> str:
+    return "\n".join(["[[relay]]", 'name = "a"', 'listen = "127.0.0.1:1"', 'endpoints = ["b:1"]', *lines])
+
+
+def test_every_key_is_read() -> None:
+    config = parse(GOOD, "routes.toml")
+    [read] = config.relays
+    assert (config.process.workers, config.process.drain, config.process.log) == (2, 5.0, "off")
+    assert read.endpoints[1] == EndpointConfig(InetAddress("db.internal", 5433), weight=2, backup=True)
+    assert read.max_rate_per_source == Rate(50, 1.0)
+    assert read.trusted_proxies == ("10.0.0.0/8",)  # the gateway's, where the relay has none of its own
+    assert read.sni[0][0] == "*.example.com"
+    assert read.health is not None
+    assert read.health.send == b"PING\r\n\xff"
+    assert read.outlier.max_ejected == 1.0
+
+
+def test_all_mistakes_are_said_at_once_in_the_file_s_order() -> None:
+    mistakes = ("idle_timeout = 5", 'health = { interval = "soon" }', 'balance = "fair"', "weigth = 1")
+    found = problems(relay(*mistakes))
+    duration = 'expected a duration with its unit, such as "250ms", "5s" or "2m"'
+    policies = "'round_robin' or 'least_connections' or 'source_hash' or 'random'"
+    assert found[:3] == [
+        f"routes.toml:5: relay[1].idle_timeout: {duration}, not 5",
+        f"routes.toml:6: relay[1].health.interval: {duration}, not 'soon'",
+        f"routes.toml:7: relay[1].balance: expected {policies}, not 'fair'",
+    ]
+    assert found[3].startswith("routes.toml:8: relay[1].weigth: is no known key; known are accept_proxy")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "routes.toml:1: relay: expected at least one [[relay]] table"),
+        ("x = ", "routes.toml: not valid TOML"),
+        (relay('conect_timeout = "1s"'), 'did you mean "connect_timeout"?'),
+        (relay("max_sessions = 5"), "max_sessions: has no meaning for a TCP relay"),
+        (relay().replace("127", "udp://127") + '\nproxy_protocol = "v2"', "no meaning for a UDP relay"),
+        (relay("accept_proxy_protocol = true"), "needs trusted_proxies"),
+        (relay('allow = ["10.0.0.1/8"]'), "did you mean '10.0.0.0/8'?"),
+        (relay() + "\n" + relay(), "'a' is relay 1's name already"),
+        (relay() + "\n" + relay().replace('"a"', '"c"'), "is taken by relay 'a'"),
+        (relay().replace('"b:1"', '"b:1", "b:1"'), "is listed twice"),
+        (relay().replace('["b:1"]', "[]"), 'expected a list such as ["127.0.0.1:5432"]'),
+        (relay("health = 5"), "relay[1].health: expected a table, not 5"),
+        (relay('sni = { "a.*.b" = ["c:1"] }'), "expected a host name"),
+        ("[l4relay]\nadmin = '0.0.0.0:1'\n" + relay(), "expected a loopback address"),
+        ("[l4relay]\nworkers = 0\n" + relay(), "expected a whole number from 1 to 256, not 0"),
+    ],
+)
+def test_a_mistake_is_said_with_its_remedy(text: str, expected: str) -> None:
+    assert any(expected in problem for problem in problems(text)), problems(text)
+
+
+def test_other_tables_are_the_gateway_s() -> None:
+    assert parse("[backends.a]\nanything = 1\n" + relay(), "routes.toml").relays[0].name == "a"
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("250ms", 0.25), ("5s", 5), ("1.5m", 90), ("1h", 3600)])
+def test_durations(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["5", "s", "0s", "-1s", 5, None, "5 s", "\u0665s"])
+def test_what_is_no_duration_or_rate(text: Any) -> None:
+    with pytest.raises(ValueError, match="expected a"):
+        parse_duration(text)
+    with pytest.raises(ValueError, match="expected a"):
+        parse_rate(text)
+
+
+def test_lines_of_keys() -> None:
+    lines = locate_keys(
+        '# [not.a.table]\na = """\n[nor] = this\n"""\n[t."x.y"]\nb = [ # one\n  1,\n  { c = "]" }, # two\n]\n'
+        "[[r]]\nd.e = 1979-05-27 07:32:00\n[[r]]\n[r.sub]\nf = 'it''\n".replace("''", "'")
+    )
+    assert lines == {
+        ("a",): 2,
+        ("t", "x.y"): 5,
+        ("t", "x.y", "b"): 6,
+        ("t", "x.y", "b", 0): 7,
+        ("t", "x.y", "b", 1): 8,
+        ("t", "x.y", "b", 1, "c"): 8,
+        ("r", 0): 10,
+        ("r", 0, "d", "e"): 11,
+        ("r", 1): 12,
+        ("r", 1, "sub"): 13,
+        ("r", 1, "sub", "f"): 14,
+    }
+
+
+def test_the_reference_file_is_valid() -> None:
+    shipped = Path(__file__).parents[2] / "routes.toml"
+    if not shipped.exists():
+        pytest.skip("no routes.toml is shipped yet")
+    assert parse(shipped.read_text(), "routes.toml").relays
+
+
+_STRINGS = st.text(st.characters(codec="utf-8", exclude_characters='"\\', exclude_categories=["Cc"])).map(
+    lambda text: f'"{text}"'
+)
+_VALUES = st.recursive(
+    _STRINGS | st.integers().map(str) | st.booleans().map(lambda value: str(value).lower()),
+    lambda inner: st.lists(inner, max_size=3).map(lambda items: "[" + ",\n# ]\n".join(items) + "\n]"),
+    max_leaves=6,
+)
+
+
+@given(st.lists(_VALUES, max_size=8))
+def test_each_key_is_found_on_its_line_whatever_the_values(values: list[str]) -> None:
+    text, expected = "", {}
+    for index, value in enumerate(values):
+        expected[f"k{index}",] = text.count("\n") + 1
+        text += f"k{index} = {value}\n"
+    lines = locate_keys(text)
+    assert {path: line for path, line in lines.items() if len(path) == 1} == expected
