@@ -40,8 +40,8 @@ class HeaderFilter:
     8 KiB); `suspicious` is all of them. What was found goes to the access log, not to the client.
 
     Options:
-        block: presets, and patterns such as "user-agent: *sqlmap*", "x-internal-*: *" (* is anything, case
-            does not matter) or "referer: ~^http://[0-9]" (a regular expression).
+        block: presets, and patterns such as `user-agent: *sqlmap*`, `x-internal-*: *` (`*` is anything, case
+            does not matter) or `referer: ~^http://[0-9]` (a regular expression).
         remove_request: names of fields that are not passed on to the backend.
         remove_response: names of fields that are not passed back to the client.
         allow_request: if given, the only fields that are passed on to the backend, besides the host, those

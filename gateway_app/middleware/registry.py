@@ -8,11 +8,13 @@ annotations validate the file. Checking the values is left to `config`, composin
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 import inspect
+import operator
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -33,6 +35,9 @@ BUILT_IN: Final[Mapping[str, str]] = {
     "rewrite": "gateway_app.middleware.rewrite:Rewrite",
 }
 """Short name to import path. A new middleware is one line here."""
+
+
+_MERE_COLLECTIONS: Final = (Collection, Container, Iterable)
 
 
 class _Required:
@@ -150,7 +155,21 @@ def _annotation(parameter: inspect.Parameter, module_names: dict[str, Any]) -> A
         hints = typing.get_type_hints(carrier, globalns=module_names, include_extras=True)
     except NameError:  # a name that is imported for the type checker only tells us nothing
         return Any
-    return hints[parameter.name]
+    return _from_file(hints[parameter.name])
+
+
+def _from_file(annotation: Any) -> Any:
+    """Return what a list of the file is checked against, where the class says more generally what it takes.
+
+    pydantic knows no `Collection` in JSON, and makes an `Iterable` that can be read only once.
+    """
+    origin = typing.get_origin(annotation)
+    members = typing.get_args(annotation)
+    if origin in (typing.Union, types.UnionType):
+        return functools.reduce(operator.or_, [_from_file(member) for member in members])
+    if annotation in _MERE_COLLECTIONS:
+        return Sequence[Any]
+    return types.GenericAlias(Sequence, members) if origin in _MERE_COLLECTIONS else annotation
 
 
 def _module_names(factory: MiddlewareFactory) -> dict[str, Any]:

@@ -40,7 +40,7 @@ class Rewrite:
         add_prefix: what to put in front, after `strip_prefix`.
         path: the new path; `{id}` is the captured segment of that name, `{path}` the path so far.
         regex: what to look for in the path; a path without it passes unchanged.
-        to: what to put there instead; "\\1" is the first group, "\\g<name>" a named one.
+        to: what to put there instead; `\\1` is the first group, `\\g<name>` a named one.
 
     Example:
         ```toml

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -68,6 +68,17 @@ def test_an_annotation_for_the_type_checker_only_accepts_any_value_and_spares_th
 
     assert options["rate"] == registry.Option(Any, registry.REQUIRED)
     assert options["depth"] == registry.Option(int, 1)
+
+
+def test_whatever_holds_several_values_is_a_list_in_the_file() -> None:
+    def middleware(
+        app: ASGIApp, *, hosts: Collection[str], names: Iterable[int] | None = None, sizes: Mapping[str, int]
+    ) -> ASGIApp:
+        return app
+
+    annotations = [option.annotation for option in registry.signature_of(middleware).options.values()]
+
+    assert annotations == [Sequence[str], Sequence[int] | None, Mapping[str, int]]
 
 
 def test_build_passes_the_context_where_it_is_asked_for() -> None:
