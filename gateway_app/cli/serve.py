@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import shlex
 from typing import TYPE_CHECKING, Final
 
@@ -73,7 +74,7 @@ def example(match: MatchConfig, address: str) -> str:
     values = (*match.headers.values(), *match.cookies.values(), *match.query.values())
     if path.startswith("~") or any(value.startswith(("~", "*")) for value in values):
         return ""
-    path = path.removesuffix("*").replace("{", "").replace("}", "")
+    path = re.sub(r"\{[^}]*\}", "1", path.removesuffix("*"))
     query = "&".join(f"{name}={value}" for name, value in match.query.items())
     words = ["curl", "-i"]
     if match.methods and "GET" not in match.methods:

@@ -1,0 +1,342 @@
+"""`gateway serve` as a user starts it: real processes, real signals."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+DEADLINE_S = 20.0
+
+HELD_APP = """
+import asyncio, pathlib
+
+HERE = pathlib.Path(__file__).parent
+
+async def app(scope, receive, send):
+    if scope["type"] != "http":
+        return
+    if scope["path"] == "/held":
+        (HERE / "arrived").touch()
+        while not (HERE / "released").exists():
+            await asyncio.sleep(0.01)
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4")]})
+    await send({"type": "http.response.body", "body": b"held"})
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def eventually(holds: Callable[[], bool]) -> None:
+    """Wait until `holds`, where nothing can be awaited: other processes change it."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not holds():
+        assert time.monotonic() < deadline, "it did not come to be in time"
+        time.sleep(0.01)
+
+
+class Client:
+    """A connection of HTTP/1.1, kept open."""
+
+    def __init__(self, port: int) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_S)
+        self.file = self.socket.makefile("rb")
+
+    def ask(self, path: str) -> None:
+        self.socket.sendall(f"GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode())
+
+    def answer(self) -> tuple[int, bytes]:
+        """The status and body of the next answer; 0 if the connection has ended."""
+        line = self.file.readline()
+        if not line:
+            return 0, b""
+        length = 0
+        while (field := self.file.readline().strip()) != b"":
+            name, _, value = field.partition(b":")
+            if name.lower() == b"content-length":
+                length = int(value)
+        return int(line.split()[1]), self.file.read(length)
+
+    def close(self) -> None:
+        self.file.close()
+        self.socket.close()
+
+
+class Served:
+    """A `gateway serve` in a directory of its own."""
+
+    def __init__(self, directory: Path, server: str, text: str, *options: str, workers: int = 1) -> None:
+        self.directory = directory
+        self.port = free_port()
+        self.config = directory / "routes.toml"
+        self.write(text)
+        (directory / "held_app.py").write_text(HELD_APP)
+        self.output = (directory / "output").open("w+")
+        self.process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "gateway_app",
+                "serve",
+                "--server",
+                server,
+                "--workers",
+                str(workers),
+                *options,
+            ],
+            cwd=directory,
+            stdout=self.output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+        self.clients: list[Client] = []
+
+    def write(self, text: str) -> None:
+        """Replace the file, as an editor does."""
+        new = self.directory / "routes.toml.new"
+        new.write_text(text.replace("PORT", str(self.port)))
+        new.replace(self.config)
+
+    def client(self) -> Client:
+        client = Client(self.port)
+        self.clients.append(client)
+        return client
+
+    def get(self, path: str) -> tuple[int, bytes]:
+        """Ask on a new connection; (0, b"") if there is nobody."""
+        try:
+            client = Client(self.port)
+        except ConnectionError:
+            return 0, b""
+        try:
+            client.ask(path)
+            return client.answer()
+        except ConnectionError:
+            return 0, b""
+        finally:
+            client.close()
+
+    def wait_ready(self) -> None:
+        def is_ready() -> bool:
+            assert self.process.poll() is None, self.log()
+            return self.get("/ready")[0] == 200
+
+        eventually(is_ready)
+
+    def refuses_connections(self) -> bool:
+        try:
+            socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+        except OSError:
+            return True
+        return False
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
+        self.process.send_signal(number)
+
+    def log(self) -> str:
+        return (self.directory / "output").read_text()
+
+    def close(self) -> None:
+        for client in self.clients:
+            client.close()
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(1)
+            except subprocess.TimeoutExpired:
+                self.process.send_signal(signal.SIGINT)  # the second signal ends it at once
+                self.process.wait(DEADLINE_S)
+        self.output.close()
+
+
+Serve = Callable[..., Served]
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Serve]:
+    started: list[Served] = []
+
+    def start(server: str, text: str, *options: str, workers: int = 1) -> Served:
+        served = Served(tmp_path, server, text, *options, workers=workers)
+        started.append(served)
+        return served
+
+    yield start
+    for served in started:
+        served.close()
+
+
+SERVERS = ["hypercorn", "granian"]
+
+FILE = """
+[gateway]
+listen = ["127.0.0.1:PORT"]
+access_log = "off"
+drain = "DRAIN"
+
+[backends.held]
+endpoints = ["asgi:held_app:app"]
+
+[[routes]]
+name = "held"
+match = { path = "/held" }
+backend = "held"
+
+[[routes]]
+name = "ready"
+match = { path = "/ready" }
+respond = { body = "one" }
+"""
+
+
+def file(drain: str = "15s") -> str:
+    return FILE.replace("DRAIN", drain)
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_a_stop_lets_requests_in_flight_finish(serve: Serve, server: str) -> None:
+    served = serve(server, file())
+    served.wait_ready()
+    idle = served.client()
+    idle.ask("/ready")
+    assert idle.answer()[0] == 200
+    busy = served.client()
+    busy.ask("/held")
+    eventually((served.directory / "arrived").exists)
+
+    served.stop()
+    eventually(served.refuses_connections)
+    assert idle.answer() == (0, b"")  # an idle connection is closed at once
+    assert served.process.poll() is None
+    (served.directory / "released").touch()
+    assert busy.answer() == (200, b"held")
+    assert served.process.wait(10) == 0
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_a_stop_does_not_wait_longer_than_drain(serve: Serve, server: str) -> None:
+    served = serve(server, file("1s"))
+    served.wait_ready()
+    busy = served.client()
+    busy.ask("/held")
+    eventually((served.directory / "arrived").exists)
+
+    began = time.monotonic()
+    served.stop()
+    served.process.wait(10)
+    assert 0.9 < time.monotonic() - began < 6
+    assert busy.answer()[0] in (0, 500)  # cut off; hypercorn says so with a 500 where it still can
+
+
+def test_a_second_signal_ends_it_at_once(serve: Serve) -> None:
+    served = serve("hypercorn", file("60s"))
+    served.wait_ready()
+    served.client().ask("/held")
+    eventually((served.directory / "arrived").exists)
+    served.stop()
+    eventually(served.refuses_connections)
+    served.stop(signal.SIGINT)
+    served.process.wait(5)
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_sighup_and_a_changed_file_reload_every_worker(serve: Serve, server: str) -> None:
+    served = serve(server, file(), workers=2)
+    served.wait_ready()
+    served.write(file().replace('"one"', '"two"'))
+    served.stop(signal.SIGHUP)
+    # Both workers, whichever answers: none may be on the old file.
+    eventually(lambda: {served.get("/ready")[1] for _ in range(12)} == {b"two"})
+    served.write(file().replace('"one"', '"three"'))
+    eventually(lambda: {served.get("/ready")[1] for _ in range(12)} == {b"three"})
+    served.write("[gateway]\nlisten = 5\n")
+    eventually(lambda: "expected a list, found 5" in served.log())
+    assert served.get("/ready") == (200, b"three")
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_a_worker_that_is_killed_comes_back(serve: Serve, server: str) -> None:
+    served = serve(server, file())
+    served.wait_ready()
+    workers = children(served.process.pid)
+    if server == "granian":
+        workers = [child for child in children(workers[0]) if b"resource_tracker" not in cmdline(child)]
+    for worker in workers:
+        os.kill(worker, signal.SIGKILL)
+    eventually(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers))
+    eventually(lambda: served.get("/ready")[0] == 200)
+
+
+def cmdline(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+def test_a_killed_supervisor_leaves_nothing_behind(serve: Serve) -> None:
+    served = serve("hypercorn", file())
+    served.wait_ready()
+    served.process.kill()
+    eventually(served.refuses_connections)
+
+
+def test_an_address_in_use_is_reported(serve: Serve) -> None:
+    served = serve("hypercorn", file())
+    served.wait_ready()
+    text = file().replace("PORT", str(served.port))
+    second = serve("hypercorn", text)
+    assert second.process.wait(10) == 2
+    assert f"cannot listen on 127.0.0.1:{served.port}: Address already in use" in second.log()
+
+
+def test_a_wrong_file_ends_with_status_2(serve: Serve) -> None:
+    served = serve("hypercorn", "[gateway]\nworker = 1\n")
+    assert served.process.wait(10) == 2
+    assert 'routes.toml:2: gateway.worker: unknown key; did you mean "workers"?' in served.log()
+
+
+def test_unix_socket(serve: Serve, tmp_path: Path) -> None:
+    path = tmp_path / "gateway.sock"
+    served = serve("hypercorn", file().replace("127.0.0.1:PORT", f"unix:{path}"))
+    eventually(path.exists)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(10)
+        client.connect(str(path))
+        client.sendall(b"GET /ready HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+        assert client.recv(100).startswith(b"HTTP/1.1 200")
+    served.stop()
+    assert served.process.wait(10) == 0
+    assert not path.exists()
+
+
+def test_the_relay_runs_beside_and_ends_with_it(serve: Serve, tmp_path: Path) -> None:
+    relay_port = free_port()
+    relay = f"""
+[[relay]]
+name = "front"
+listen = "tcp://127.0.0.1:{relay_port}"
+endpoints = ["127.0.0.1:PORT"]
+"""
+    served = serve("hypercorn", file() + relay)
+    served.wait_ready()
+    own_port, served.port = served.port, relay_port
+    eventually(lambda: served.get("/ready") == (200, b"one"))
+    served.port = own_port
+    started = children(served.process.pid)
+    assert sorted(b"l4relay" in cmdline(child) for child in started) == [False, True]
+    served.stop()
+    assert served.process.wait(10) == 0
+    assert not any(Path(f"/proc/{child}").exists() for child in started)
