@@ -59,6 +59,15 @@ _PROTO_FIELDS: Final = {
 }
 _HTTP_SCHEME: Final = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 _NOT_FROM_BACKENDS: Final = HOP_BY_HOP | {b"x-request-id"}
+_FRAMING_LOST: Final = frozenset(
+    {
+        Cause.MALFORMED,
+        Cause.REQUEST_TIMEOUT,
+        Cause.BODY_TOO_LARGE,
+        Cause.FIELDS_TOO_LARGE,
+        Cause.CLIENT_CLOSED,
+    }
+)
 _STARTS: Final = frozenset({"http.response.start", "websocket.http.response.start"})
 _BODIES: Final = frozenset({"http.response.body", "websocket.http.response.body"})
 
@@ -82,7 +91,6 @@ class Edge:
 
     __slots__ = (
         "_access_log",
-        "_default_via",
         "_max_body_bytes",
         "_metrics",
         "_proxies",
@@ -103,7 +111,6 @@ class Edge:
         self._max_body_bytes = max_body_bytes
         self._pseudonym = pseudonym
         self._via = {version: f"{version} {pseudonym}".encode() for version in ("1.0", "1.1", "2", "3")}
-        self._default_via = self._via["1.1"]
         self._metrics = metrics
         self._access_log = access_log
 
@@ -143,7 +150,9 @@ class Edge:
         host = found.pop(b"host", None)
         if host is None or b"," in host or b":authority" in found:
             host = _checked_host(host, found, http_version)
-        via = self._via.get(http_version, self._default_via)
+        via = self._via.get(http_version)
+        if via is None:
+            raise GatewayError(Cause.MALFORMED, f"HTTP/{http_version} is not spoken here")
         if found:
             passed = _checked_fields(found, passed, exchange, http_version)
             if b"via" in found:
@@ -290,8 +299,12 @@ async def answer_error(exchange: Exchange, scope: Scope, send: Send, error: Exce
     exchange.error_detail = failure.detail
     if exchange.status:
         raise error
+    # Where the next request begins on this connection is not certain any more (RFC 9112 6.3, 9.6).
+    exchange.ends_connection = failure.cause in _FRAMING_LOST and scope["http_version"][0] == "1"
     if failure.cause is Cause.CLIENT_CLOSED:
-        exchange.status = failure.cause.status
+        # Some servers say so, too, of a body whose framing is broken; that client still waits for an answer.
+        await send_problem(scope, send, Cause.MALFORMED, "the request's body did not arrive whole")
+        exchange.status, exchange.error = failure.cause.status, failure.cause.token
     elif scope["type"] == "websocket":
         await _refuse_websocket(exchange, scope, send, failure)
     else:
@@ -323,6 +336,8 @@ def _send(exchange: Exchange, send: Send, message: Message) -> Awaitable[None]:
         if len(fields) != len(sent):
             fields = [field for field in without_hop_by_hop(sent) if field[0] != b"x-request-id"]
         fields.append((b"x-request-id", exchange.request_id.encode()))
+        if exchange.ends_connection:
+            fields.append((b"connection", b"close"))
         # A copy: an in-process backend may send the same message object for every request.
         message = {**message, "headers": fields}
     return send(message)

@@ -45,6 +45,7 @@ class Exchange:
         status: the status sent to the client, 0 if none was sent.
         bytes_in: request body bytes read.
         bytes_out: response body bytes sent.
+        ends_connection: the client's connection is closed after the answer.
         error: the `Cause` token of what went wrong, "" if nothing did.
         error_detail: what exactly went wrong, for the log.
         refused_by: name of the middleware that refused the request, "" if none did.
@@ -60,6 +61,7 @@ class Exchange:
         "content_length",
         "decoded_path",
         "endpoint",
+        "ends_connection",
         "error",
         "error_detail",
         "expects_continue",
@@ -105,6 +107,7 @@ class Exchange:
         self.status = 0
         self.bytes_in = 0
         self.bytes_out = 0
+        self.ends_connection = False
         self.error = ""
         self.error_detail = ""
         self.refused_by = ""

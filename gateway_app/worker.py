@@ -146,7 +146,7 @@ class Worker:
     async def _use(self, config: GatewayConfig) -> None:
         """Make `config` the running one. Raises ConfigErrors and changes nothing if it cannot work."""
         previous = self.snapshot
-        backends = self._backends_for(config)
+        backends = await self._backends_for(config)
         new = [backend for name, backend in backends.items() if self.backends.get(name) is not backend]
         try:
             forwarder = Forwarder(backends, self._deadlines)
@@ -165,6 +165,8 @@ class Worker:
         gone = [backend for name, backend in self.backends.items() if backends.get(name) is not backend]
         for backend in new:
             await backend.start()
+        for backend in gone:
+            await backend.stop()
         self.snapshot = snapshot
         self.backends.clear()
         self.backends.update(backends)
@@ -196,7 +198,7 @@ class Worker:
             access_log=access_log,
         )
 
-    def _backends_for(self, config: GatewayConfig) -> dict[str, Backend]:
+    async def _backends_for(self, config: GatewayConfig) -> dict[str, Backend]:
         """Give the backends of `config`: those that stay as they are, new ones that take over the rest."""
         backends: dict[str, Backend] = {}
         problems = []
@@ -207,9 +209,12 @@ class Worker:
                 continue
             try:
                 backends[name] = Backend(name, table, make_transport, self._resolver, running)
-            except (ImportError, AttributeError, OSError, ValueError) as error:
-                problems.append(config.error(("backends", name), f"cannot be set up: {error}"))
+            except Exception as error:  # an application may fail in any way while it is imported
+                problems.append(config.error(("backends", name), f"cannot be set up: {error!r}"))
         if problems:
+            for name, backend in backends.items():
+                if self.backends.get(name) is not backend:
+                    await backend.close()
             raise ConfigErrors(problems)
         return backends
 
