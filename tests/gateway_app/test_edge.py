@@ -484,11 +484,12 @@ async def test_an_answer_that_has_begun_is_cut(edge: Edge) -> None:
     assert exchange.error == "answer_incomplete"
 
 
-async def test_nothing_is_sent_to_a_client_that_has_gone(edge: Edge) -> None:
+async def test_a_client_whose_body_ends_early_is_told_so_and_logged_as_gone(edge: Edge) -> None:
     exchange, scope = exchange_of(edge)
     server = Recorder()
     await answer_error(exchange, scope, edge_send(exchange, server), GatewayError(Cause.CLIENT_CLOSED))
-    assert server.messages == []
+    assert server.messages[0]["status"] == 400
+    assert (b"connection", b"close") in server.messages[0]["headers"]
     assert exchange.status == 499
 
 

@@ -1,4 +1,4 @@
-"""What clients do wrong, over raw sockets: never two requests where one was sent, never a hang, never a 500."""
+"""What clients do wrong, over raw sockets: never two requests for one, never a hang, never a 500."""
 
 from __future__ import annotations
 
@@ -75,7 +75,8 @@ REFUSED = {
     "TLS hello": bytes.fromhex("160301002e0100002a0303") + b"\0" * 35 + b"\r\n\r\n",
 }
 MADE_SOUND_BY_SERVER = {
-    "granian": {"length and coding", "coding and length", "fragment", "other scheme"},
+    "granian": {"length and coding", "coding and length", "fragment", "other scheme", "no host"},
+    "hypercorn": {"control byte in a value"},
 }
 """What a server repairs before the gateway can see it: one request may come of it, and no second one."""
 
