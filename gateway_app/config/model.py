@@ -41,7 +41,9 @@ Balance = Literal["round_robin", "least_requests", "power_of_two", "ewma", "hash
 class Table(BaseModel):
     """A table of the file. A key that it does not name is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, populate_by_name=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, populate_by_name=True, use_attribute_docstrings=True
+    )
 
     not_yet: ClassVar[frozenset[str]] = frozenset()
     """Keys of the agreed format that this version does not build yet: refused, never ignored."""
@@ -53,36 +55,52 @@ class Settings(Table):
     not_yet: ClassVar[frozenset[str]] = frozenset({"tls"})
 
     listen: Annotated[tuple[ListenAddress, ...], Field(min_length=1)] = ("127.0.0.1:8080",)
+    """Where `gateway serve` listens: "127.0.0.1:8080", "[::1]:8080" or "unix:/run/gateway.sock"."""
     server: Literal["hypercorn", "granian"] = "hypercorn"
+    """What `gateway serve` serves with; granian is the faster one and listens on one address."""
     workers: Annotated[int, Field(ge=1, le=512)] = 1
+    """Processes that serve."""
     trusted_proxies: tuple[Network, ...] = ()
+    """Networks whose Forwarded and X-Forwarded-* fields are believed."""
     middleware: tuple[str, ...] = ()
+    """Names of middlewares that run for every route, outermost first, before the route's own."""
     access_log: Literal["json", "text", "off"] = "json"
+    """How each request is logged on standard output."""
     max_body: Size = 10_000_000
+    """The largest request body; more is 413. A `body_limit` middleware may allow more."""
     drain: Duration = 30.0
+    """How long a stop waits for requests in flight."""
     encoded_slashes: Literal["refuse", "keep"] = "refuse"
+    """%2F and %5C in a path: 400, or kept as data that separates nothing."""
     path_parameters: Literal["refuse", "keep"] = "refuse"
+    """";x" in a path segment: 400, or kept; kept ones do not count in matching."""
     via: Token | None = None
+    """The gateway's name in Via, by which it knows loops; by default made from host name and file."""
 
 
 class AdminConfig(Table):
     """`[admin]`: metrics and status, on a listener of their own. Without the table there is none."""
 
     listen: ListenAddress = "127.0.0.1:9090"
+    """Where metrics and status are; keep it off public addresses."""
 
 
 class StateConfig(Table):
     """`[state]`: where counters live that outlast a request."""
 
     store: StateStore = "memory"
+    """"memory": in each worker for itself."""
 
 
 class EndpointConfig(Table):
     """One address of a backend; a bare text in the file is its `url`."""
 
     url: EndpointUrl
+    """"http://host:port", "https://host:port", "http+unix:/path", "asgi:module:app" or "wsgi:module:app"."""
     weight: Annotated[float, Field(gt=0, le=1_000_000)] = 1.0
+    """Its share of the traffic, in proportion to the others."""
     backup: bool = False
+    """Used only while no other endpoint is available."""
 
     @model_validator(mode="before")
     @classmethod
@@ -94,71 +112,107 @@ class TimeoutConfig(Table):
     """`[backends.NAME.timeout]`: how long each part of an upstream request may take, in seconds."""
 
     connect: PositiveDuration = 1.0
+    """Until the connection is there, TLS included."""
     response: PositiveDuration = 30.0
+    """From the request's end until the answer's first byte."""
     idle: PositiveDuration = 60.0
+    """Between two pieces of a body, in either direction."""
     total: PositiveDuration | None = None
+    """For everything, retries included; by default unlimited."""
 
 
 class RetryConfig(Table):
     """`[backends.NAME.retry]`: when a failed request is sent again."""
 
     attempts: Annotated[int, Field(ge=1, le=10)] = 2
+    """Attempts beyond the first; another endpoint where there is one."""
     on: tuple[RetryCause, ...] = ("connect", "reset", "502", "503", "504")
+    """What is retried: "connect", "reset", "timeout" and statuses such as "503"."""
     methods: tuple[Method, ...] = ("GET", "HEAD", "OPTIONS", "PUT", "DELETE")
+    """Methods that are retried once an endpoint may have seen the request."""
     budget: Share = 0.2
+    """The share that retries may add to the traffic."""
 
 
 class HealthConfig(Table):
     """`[backends.NAME.health]`: asking each endpoint whether it is well."""
 
     path: UrlPath
+    """What is asked for with GET; any 2xx is well."""
     interval: PositiveDuration = 5.0
+    """Time between two questions to one endpoint."""
     timeout: PositiveDuration = 1.0
+    """How long an answer may take."""
     healthy_after: Count = 2
+    """Good answers in a row that bring an endpoint back."""
     unhealthy_after: Count = 3
+    """Bad ones in a row that take it out."""
 
 
 class OutlierConfig(Table):
     """`[backends.NAME.outlier]`: taking out endpoints that fail requests."""
 
     consecutive_failures: Count = 5
+    """Failed requests in a row that take an endpoint out."""
     eject_for: PositiveDuration = 30.0
+    """How long it stays out."""
     max_ejected: Share = 0.5
+    """The share of the endpoints that may be out at a time."""
 
 
 class BackendTlsConfig(Table):
     """`[backends.NAME.tls]`: how https endpoints are verified, and how the gateway shows who it is."""
 
     ca: FilePath | None = None
+    """File with the certificates to trust, in place of the system's."""
     cert: FilePath | None = None
+    """File with the client certificate to show."""
     key: FilePath | None = None
+    """File with its key."""
     server_name: Name | None = None
+    """The name to verify and to send as SNI, in place of the URL's host."""
     verify: bool = True
+    """Whether certificates are verified; false is for tests only."""
 
 
 class BackendConfig(Table):
     """`[backends.NAME]`: a named group of endpoints."""
 
     endpoints: Annotated[tuple[EndpointConfig, ...], Field(min_length=1)]
+    """Where its requests go."""
     balance: Balance = "round_robin"
+    """How an endpoint is chosen."""
     hash_on: HashKey = "client"
+    """What "hash" is made of: "client", "path", "header:NAME" or "cookie:NAME"."""
     max_connections: Count = 256
+    """Connections to one endpoint, in each worker."""
     max_waiting: Annotated[int, Field(ge=0)] = 1024
+    """Requests that may wait for a connection to one endpoint; more are 503 at once."""
     keep_alive: Duration = 4.0
+    """How long an idle connection is kept; less than what the endpoints do."""
     host: Name = "pass"
+    """The Host field sent: "pass" is the client's, "endpoint" the endpoint's own, else this text."""
     transport: AppPath | None = None
+    """"package.module:factory" of an httpx.AsyncBaseTransport that carries the requests."""
     timeout: TimeoutConfig = TimeoutConfig()
+    """How long each part of a request may take."""
     retry: RetryConfig | None = None
+    """When a failed request is sent again; without it, only what no endpoint can have seen."""
     health: HealthConfig | None = None
+    """Asking endpoints whether they are well."""
     outlier: OutlierConfig | None = None
+    """Taking out endpoints that fail requests."""
     tls: BackendTlsConfig | None = None
+    """For https endpoints."""
 
 
 class MiddlewareConfig(Table):
     """`[middleware.NAME]`: a class and its keyword arguments: every key of the file but `type`."""
 
     type: str
+    """A built-in middleware, or "package.module:Class" of any ASGI middleware."""
     options: Mapping[str, Any] = {}
+    """Its keyword arguments."""
 
     @model_validator(mode="before")
     @classmethod
@@ -173,12 +227,19 @@ class MatchConfig(Table):
     """`match`: the conditions of a route; all that are given must hold."""
 
     host: Name | None = None
+    """"api.example.com", or "*.example.com" for every name below it; without port."""
     path: Name | None = None
+    """"/about", "/api/*" by whole segments, "/users/{id}", or "~^/v[12]/", a regular expression."""
     methods: tuple[Method, ...] = ()
+    """One of these."""
     headers: Mapping[str, str] = {}
+    """Field name to value: "1", "~^v[12]$" or "*" for any; all must hold."""
     cookies: Mapping[str, str] = {}
+    """Cookie name to value, likewise."""
     query: Mapping[str, str] = {}
+    """Query parameter to value, likewise."""
     json_body: Annotated[Mapping[str, Scalar], Field(alias="json")] = {}
+    """JSON pointer to value, in a body of which no more than 64 KiB are looked at."""
 
 
 class RouteConfig(Table):
@@ -189,11 +250,17 @@ class RouteConfig(Table):
     """
 
     name: Name
+    """What logs, metrics and tests call it; unique."""
     match: MatchConfig = MatchConfig()
+    """The conditions; without any, every request."""
     middleware: tuple[str, ...] = ()
+    """Names of middlewares, outermost first, after those of [gateway]."""
     backend: str | None = None
+    """Name of the backend that answers."""
     redirect: Mapping[str, Any] | None = None
+    """Answer with a redirect: the options of that middleware."""
     respond: Mapping[str, Any] | None = None
+    """Answer with a fixed text: the options of that middleware."""
 
     @property
     def answer(self) -> MiddlewareConfig | None:
@@ -209,44 +276,68 @@ class TestRequestConfig(Table):
     """`request` of a `[[test]]`: sent through the gateway in thought only."""
 
     method: Method = "GET"
+    """As on the wire."""
     url: Name
+    """Absolute, or a path with its query; the host is then "localhost"."""
     headers: Mapping[str, str] = {}
+    """Fields to send."""
     cookies: Mapping[str, str] = {}
+    """Cookies to send."""
     json_body: Annotated[Any, Field(alias="json")] = None
+    """A body, sent as JSON."""
     client: Name = "127.0.0.1"
+    """The IP address that it comes from."""
 
 
 class TestExpectConfig(Table):
     """`expect` of a `[[test]]`: what is given must be so."""
 
     route: str | None = None
+    """Name of the route."""
     backend: str | None = None
+    """Name of the backend that it is forwarded to."""
     middleware: tuple[str, ...] | None = None
+    """Names of all middlewares that run, outermost first."""
     path: Name | None = None
+    """The path that is forwarded; with "?", the query too."""
     status: HttpStatus | None = None
+    """The status that the gateway itself answers with."""
     header: Mapping[str, str] = {}
+    """Fields of the gateway's answer."""
 
 
 class TestConfig(Table):
     """`[[test]]`: a request and what must become of it, checked before the configuration is used."""
 
     name: Name
+    """Shown when it fails; unique."""
     request: TestRequestConfig
+    """What is sent, in thought only."""
     expect: TestExpectConfig
+    """What must become of it."""
 
 
 class GatewayConfig(Table):
     """A whole file."""
 
     gateway: Settings = Settings()
+    """The gateway as a whole."""
     admin: AdminConfig | None = None
+    """The admin listener; without the table there is none."""
     state: StateConfig = StateConfig()
+    """Where counters live that outlast a request."""
     backends: Mapping[Name, BackendConfig] = {}
+    """Where requests go, by name."""
     middleware: Mapping[Name, MiddlewareConfig] = {}
+    """What they run through, by name."""
     routes: tuple[RouteConfig, ...] = ()
+    """Which requests go where."""
     tests: Annotated[tuple[TestConfig, ...], Field(alias="test")] = ()
+    """Checked before the file is used."""
     relay: tuple[dict[str, Any], ...] = ()
+    """Layer 4: read by l4relay."""
     l4relay: Mapping[str, Any] = {}
+    """The relay's process: read by l4relay."""
 
     _source: Source = PrivateAttr(default_factory=Source)
 

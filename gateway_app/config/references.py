@@ -23,6 +23,8 @@ def check_references(source: Source) -> Iterator[ConfigError]:
     """Yield an error for each name that is not defined, is defined twice, or is missing."""
     settings = table_of(source.tables.get("gateway"))
     yield from _unknown_middlewares(source, ("gateway", "middleware"), settings.get("middleware"))
+    if settings.get("server") == "granian" and len(list(texts_in(settings.get("listen")))) > 1:
+        yield source.error(("gateway", "listen"), "granian listens on one address; hypercorn on several")
     yield from _check_routes(source)
     yield from _check_tests(source)
     yield from _check_backends(source)
@@ -51,7 +53,7 @@ def _check_tests(source: Source) -> Iterator[ConfigError]:
         yield from _unknown(source, (*at, "route"), expect.get("route"), routes, "route")
         yield from _unknown(source, (*at, "backend"), expect.get("backend"), backends, "backend")
         yield from _unknown_middlewares(source, (*at, "middleware"), expect.get("middleware"))
-        if "expect" in test and not expect:
+        if test.get("expect") == {}:
             yield source.error(at, "expects nothing; give a route, backend, path or status")
 
 

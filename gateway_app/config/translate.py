@@ -113,7 +113,7 @@ def _expected(detail: ErrorDetails) -> str:
 
 def _with_found(text: str, value: object) -> str:
     """Return `text` with the value that was found, unless it says it already, before the remedy."""
-    if isinstance(value, str) and value and value in text:
+    if isinstance(value, str) and (shown(value) in text or repr(value) in text):
         return text
     expected, remedy, name = text.partition("; ")
     return f"{expected}, found {shown(value)}{remedy}{name}"

@@ -1,7 +1,7 @@
 """When to read the configuration again: the file has changed, or SIGHUP says so.
 
-An editor may write in place, write several times, or put a new file in the old one's place; so the directory
-is watched, and what counts is whether the content has settled on something else.
+An editor may write in place, write several times, or put a new file in the old one's place; Kubernetes
+changes a link beside it. So the directory is watched, and what counts is whether the content is another now.
 """
 
 from __future__ import annotations
@@ -50,25 +50,22 @@ async def changes(path: Path) -> AsyncIterator[None]:
 async def _watch(path: Path, wake: asyncio.Event) -> None:
     """Set `wake` whenever the content has changed. A file that is missing for a moment is not a change."""
     known = _digest(path)
-    paths = _paths(path)
-    names = {str(path) for path in paths}
-    directories = {path.parent for path in paths}
-
-    def concerns(_: object, name: str) -> bool:
-        return name in names
-
-    async for _ in awatch(
-        *directories, watch_filter=concerns, step=_SETTLED_MS, debounce=_MOST_MS, recursive=False
-    ):
-        digest = _digest(path)
-        if digest is not None and digest != known:
-            known = digest
-            wake.set()
+    while True:
+        directories = _directories(path)
+        async for _ in awatch(
+            *directories, watch_filter=None, step=_SETTLED_MS, debounce=_MOST_MS, recursive=False
+        ):
+            digest = _digest(path)
+            if digest is not None and digest != known:
+                known = digest
+                wake.set()
+            if _directories(path) != directories:
+                break  # a link leads elsewhere now
 
 
-def _paths(path: Path) -> set[Path]:
-    """Return where a change can show: the file, and what it links to."""
-    return {path.absolute(), path.resolve()}
+def _directories(path: Path) -> set[Path]:
+    """Return where a change can show: beside the file, and beside what it links to, by whatever link."""
+    return {path.absolute().parent, path.resolve().parent}
 
 
 def _digest(path: Path) -> bytes | None:

@@ -1,0 +1,496 @@
+"""What a file may say, and what is said about a wrong one: to the line and the word."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gateway_app.config.errors import ConfigErrors
+from gateway_app.config.load import load, load_text
+from gateway_app.config.model import GatewayConfig
+from gateway_app.config.references import check_references
+from gateway_app.config.source import Source
+
+REFERENCE = Path(__file__).with_name("reference.toml")
+
+BACKEND = '[backends.b]\nendpoints = ["http://127.0.0.1:1"]\n'
+ROUTE = '[[routes]]\nname = "r"\nbackend = "b"\n'
+
+
+def errors_of(text: str) -> list[str]:
+    """The errors of a file, without its name."""
+    with pytest.raises(ConfigErrors) as raised:
+        load_text(text, file="f.toml")
+    return [str(error).removeprefix("f.toml:") for error in raised.value.errors]
+
+
+def reference() -> str:
+    """The agreed format by example, with what this machine has in place of names that are made up."""
+    text = REFERENCE.read_text()
+    return (
+        text.replace("asgi:reports.app:app", "asgi:starlette.responses:PlainTextResponse")
+        .replace("mycompany.gateway:Brand", "starlette.middleware.trustedhost:TrustedHostMiddleware")
+        .replace('colour = "green"', 'allowed_hosts = ["example.com"]')
+    )
+
+
+def built() -> str:
+    """The reference without what is not built yet."""
+    text = reference()
+    for header, following in [
+        ("[[gateway.tls]]", "[admin]"),
+        ("[backends.grpc]", "[backends.reports]"),
+        ("[middleware.edge-cache]", "[middleware.brand]"),
+    ]:
+        start = text.index(header)
+        text = text[:start] + text[text.index(following, start) :]
+    return text.replace('"strip-api", "squeeze"]', '"strip-api"]')
+
+
+def test_the_reference_is_read_as_it_says() -> None:
+    config = load_text(built())
+    assert config.gateway.model_dump() == {
+        "listen": ("127.0.0.1:8080",),
+        "server": "hypercorn",
+        "workers": 1,
+        "trusted_proxies": ("127.0.0.0/8",),
+        "middleware": ("baseline",),
+        "access_log": "json",
+        "max_body": 10_000_000,
+        "drain": 30.0,
+        "encoded_slashes": "refuse",
+        "path_parameters": "refuse",
+        "via": None,
+    }
+    assert config.admin is not None
+    assert config.admin.listen == "127.0.0.1:9090"
+    assert config.state.store == "memory"
+    users = config.backends["users"]
+    assert [(each.url, each.weight, each.backup) for each in users.endpoints] == [
+        ("http://127.0.0.1:9001", 1, False),
+        ("http://127.0.0.1:9002", 2, False),
+        ("http://127.0.0.1:9003", 1, True),
+    ]
+    assert (users.balance, users.hash_on) == ("round_robin", "header:x-user")
+    assert (users.max_connections, users.max_waiting) == (256, 1024)
+    assert users.timeout.model_dump() == {"connect": 1, "response": 30, "idle": 60, "total": 120}
+    assert users.retry is not None
+    assert users.retry.model_dump() == {
+        "attempts": 2,
+        "on": ("connect", "reset", "502", "503", "504"),
+        "methods": ("GET", "HEAD", "OPTIONS", "PUT", "DELETE"),
+        "budget": 0.2,
+    }
+    assert users.health is not None
+    assert users.health.model_dump() == {
+        "path": "/healthz",
+        "interval": 5,
+        "timeout": 1,
+        "healthy_after": 2,
+        "unhealthy_after": 3,
+    }
+    assert users.outlier is not None
+    assert users.outlier.model_dump() == {"consecutive_failures": 5, "eject_for": 30, "max_ejected": 0.5}
+    assert config.middleware["per-client"].type == "rate_limit"
+    assert config.middleware["per-client"].options == {
+        "limit": "100/minute",
+        "key": "client",
+        "strategy": "sliding_window",
+    }
+    users_route, beta, orders, old = config.routes
+    assert users_route.match.host == "api.example.com"
+    assert users_route.match.methods == ("GET", "POST")
+    assert users_route.middleware == ("per-client", "strip-api")
+    assert users_route.answer is None
+    assert beta.match.headers == {"x-beta": "1"}
+    assert beta.match.cookies == {"plan": "pro"}
+    assert beta.match.query == {"v": "2"}
+    assert orders.match.json_body == {"/customer/tier": "gold"}
+    assert old.answer is not None
+    assert old.answer.type == "redirect"
+    assert old.answer.options == {"to": "https://blog.example.com{path}", "status": 308}
+    assert [test.name for test in config.tests] == ["users need no prefix upstream", "old posts move"]
+    assert config.tests[0].expect.path == "/users/7"
+    assert [relay["name"] for relay in config.relay] == ["postgres", "dns", "tls-by-name"]
+
+
+def test_what_is_not_built_yet_is_refused() -> None:
+    assert errors_of(reference()) == [
+        "26: gateway.tls: is not supported yet",
+        '75: backends.grpc.endpoints[0]: "h2c:" endpoints are not supported yet, found "h2c://127.0.0.1:50051"',
+        '99: middleware.edge-cache.type: "cache" is not supported yet',
+        '104: middleware.squeeze.type: "compress" is not supported yet',
+        '109: middleware.checkout-test.type: "split" is not supported yet',
+    ]
+
+
+@pytest.mark.parametrize("store", ["machine", "redis://host:6379/0"])
+def test_other_stores_are_refused(store: str) -> None:
+    assert errors_of(f'[state]\nstore = "{store}"') == [
+        f'2: state.store: this store is not supported yet, found "{store}"; "memory" is'
+    ]
+
+
+@pytest.mark.parametrize("scheme", ["h2", "h2c", "h3", "grpc", "grpcs", "ws", "wss", "https+unix"])
+def test_other_schemes_are_refused(scheme: str) -> None:
+    (error,) = errors_of(f'[backends.b]\nendpoints = ["{scheme}://127.0.0.1:1"]')
+    assert f'2: backends.b.endpoints[0]: "{scheme}:" endpoints are not supported yet' in error
+
+
+def test_an_empty_file_is_all_defaults() -> None:
+    assert load_text("").model_dump() == GatewayConfig().model_dump()
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        # keys
+        ("[gatway]\n", '1: gatway: unknown key; did you mean "gateway"?'),
+        ("[gateway]\n\nworker = 2", '3: gateway.worker: unknown key; did you mean "workers"?'),
+        ("[admin]\nport = 1", '2: admin.port: unknown key; known are "listen"'),
+        ('[backends."my api"]\n', '1: backends."my api".endpoints: is missing'),
+        (
+            "[gateway]\ntests = []",
+            '2: gateway.tests: unknown key; known are "access_log", "drain", '
+            '"encoded_slashes", "listen", "max_body", "middleware", "path_parameters", "server", '
+            '"trusted_proxies", "via", "workers"',
+        ),
+        ("tests = []", '1: tests: unknown key; did you mean "test"?'),
+        # types and ranges
+        ("gateway = 5", "1: gateway: expected a table, found 5"),
+        ('[gateway]\nlisten = "127.0.0.1:80"', '2: gateway.listen: expected a list, found "127.0.0.1:80"'),
+        ("[gateway]\nlisten = []", "2: gateway.listen: expected at least 1 element(s), found an empty list"),
+        ('[gateway]\nworkers = "2"', '2: gateway.workers: expected a whole number, found "2"'),
+        ("[gateway]\nworkers = 2.5", "2: gateway.workers: expected a whole number, found 2.5"),
+        ("[gateway]\nworkers = 0", "2: gateway.workers: expected a number of at least 1, found 0"),
+        (
+            "[gateway]\nworkers = 2020-01-01",
+            '2: gateway.workers: expected a whole number, found "2020-01-01"',
+        ),
+        ("[gateway]\nvia = 2020-01-01", '2: gateway.via: expected a text in quotes, found "2020-01-01"'),
+        (
+            "[gateway]\ndrain = 5",
+            '2: gateway.drain: expected a duration with its unit, such as "250ms", "5s", '
+            '"2m" or "1h", found 5',
+        ),
+        (
+            '[gateway]\nmax_body = "10M"',
+            '2: gateway.max_body: expected a size with its unit, such as "512B", '
+            '"64KiB" or "10MB", found "10M"',
+        ),
+        # choices
+        (
+            '[gateway]\nserver = "granain"',
+            '2: gateway.server: expected "hypercorn" or "granian", found "granain"; did you mean "granian"?',
+        ),
+        (
+            '[gateway]\nserver = "granian"\nlisten = ["127.0.0.1:1", "127.0.0.1:2"]',
+            "3: gateway.listen: granian listens on one address; hypercorn on several",
+        ),
+        (
+            '[state]\nstore = "memry"',
+            '2: state.store: expected "memory", found "memry"; did you mean "memory"?',
+        ),
+        # texts with a grammar
+        (
+            '[admin]\nlisten = "[::1]"',
+            "2: admin.listen: '[::1]' is no address with a port; accepted are "
+            '"127.0.0.1:8080", "[::1]:8080", "name.example:8080" or "unix:/path"',
+        ),
+        (
+            '[gateway]\ntrusted_proxies = [\n"10.0.0.0/8",\n"10.0.0.1/8"]',
+            "4: gateway.trusted_proxies[1]: "
+            '\'10.0.0.1/8\' is no network; accepted are "10.0.0.0/8", "2001:db8::/32" or a single address; '
+            "did you mean '10.0.0.0/8'?",
+        ),
+        (
+            '[gateway]\nvia = "a b"',
+            '2: gateway.via: expected a word without spaces, such as "edge-1", found "a b"',
+        ),
+    ],
+)
+def test_errors_of_settings(text: str, error: str) -> None:
+    assert errors_of(text) == [error]
+
+
+@pytest.mark.parametrize(
+    ("lines", "error"),
+    [
+        (
+            'endpoints = ["http://h:1/x"]',
+            'endpoints[0]: expected no more than host and port, found "http://h:1/x"; '
+            'a "rewrite" middleware changes the path',
+        ),
+        (
+            'endpoints = ["http://u@h:1"]',
+            'endpoints[0]: expected no user name in the URL, found "http://u@h:1"; a '
+            '"headers" middleware can set authorization',
+        ),
+        (
+            'endpoints = ["http://h:99999"]',
+            'endpoints[0]: expected a URL such as "http://127.0.0.1:9001" (Port out of '
+            'range 0-65535), found "http://h:99999"',
+        ),
+        (
+            'endpoints = ["http://"]',
+            'endpoints[0]: expected a URL with a host, such as "http://127.0.0.1:9001", found "http://"',
+        ),
+        (
+            'endpoints = ["htp://h"]',
+            'endpoints[0]: expected a URL such as "http://127.0.0.1:9001" or '
+            '"asgi:package.module:app", found "htp://h"; did you mean "http"?',
+        ),
+        (
+            'endpoints = ["http+unix:run/x"]',
+            "endpoints[0]: expected the absolute path of a socket, as in "
+            '"http+unix:/run/app.sock", found "http+unix:run/x"',
+        ),
+        (
+            'endpoints = ["asgi:no_such_module_here:app"]',
+            'endpoints[0]: there is no module "no_such_module_here" to '
+            'import, found "asgi:no_such_module_here:app"',
+        ),
+        (
+            'endpoints = ["asgi:starlette"]',
+            'endpoints[0]: expected an import path "package.module:name", found "asgi:starlette"',
+        ),
+        ('endpoints = [{ ur = "http://h" }]', "endpoints[0].url: is missing"),
+        ("endpoints = [5]", "endpoints[0]: expected a table, found 5"),
+        (
+            'endpoints = [{ url = "http://h", weight = 0 }]',
+            "endpoints[0].weight: expected a number greater than 0.0, found 0",
+        ),
+        (
+            'balance = "round-robin"',
+            'balance: expected "round_robin", "least_requests", "power_of_two", "ewma", '
+            '"hash" or "random", found "round-robin"; did you mean "round_robin"?',
+        ),
+        (
+            'hash_on = "head:x"',
+            'hash_on: expected "client", "path", "header:NAME" or "cookie:NAME", found "head:x"; '
+            'did you mean "header:"?',
+        ),
+        (
+            'retry.on = ["conect"]',
+            'retry.on[0]: expected "connect", "reset", "timeout" or a status such as "503", '
+            'found "conect"; did you mean "connect"?',
+        ),
+        ('retry.methods = ["get"]', 'retry.methods[0]: methods are written in capitals: "GET", found "get"'),
+        ("retry.budget = 2", "retry.budget: expected a number of at most 1.0, found 2"),
+        ('timeout = { conect = "1s" }', 'timeout.conect: unknown key; did you mean "connect"?'),
+        ('timeout.idle = "0s"', 'timeout.idle: expected a number greater than 0, found "0s"'),
+        (
+            'health.path = "healthz"',
+            'health.path: expected a path from the root, such as "/healthz", found "healthz"',
+        ),
+        ('tls.ca = "missing.pem"', "tls.ca: there is no file 'missing.pem'"),
+    ],
+)
+def test_errors_of_backends(lines: str, error: str) -> None:
+    needed = "" if "endpoints" in lines else '\nendpoints = ["http://127.0.0.1:1"]'
+    found = errors_of(f"[backends.b]\n{lines}{needed}")
+    assert f"2: backends.b.{error}" in found
+    assert len(found) == 1 + ("{ ur =" in lines)
+
+
+def test_a_certificate_needs_its_key(tmp_path: Path) -> None:
+    (tmp_path / "c.pem").write_text("")
+    (tmp_path / "routes.toml").write_text(BACKEND + 'tls.cert = "c.pem"')
+    with pytest.raises(ConfigErrors, match=r'backends\.b\.tls\.cert: is of no use without "key"'):
+        load(tmp_path / "routes.toml")
+
+
+def test_files_are_relative_to_the_directory_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text("")
+    (tmp_path / "routes.toml").write_text(BACKEND + 'tls.ca = "ca.pem"')
+    tls = load(tmp_path / "routes.toml").backends["b"].tls
+    assert tls is not None
+    assert tls.ca == str(tmp_path / "ca.pem")
+
+
+@pytest.mark.parametrize(
+    ("text", "errors"),
+    [
+        (
+            ROUTE.replace('"b"', '"bb"') + 'match.path = "/x"',
+            ['6: routes[1].backend: there is no backend "bb"; did you mean "b"?'],
+        ),
+        (
+            ROUTE.replace('"r"', '"r0"') + 'match.path = "/x"',
+            ['5: routes[1].name: "r0" is taken already, in line 2'],
+        ),
+        (
+            ROUTE + 'redirect.to = "/x"\n',
+            [
+                '4: routes[1]: expected exactly one of "backend", "redirect", "respond", '
+                "found both backend and redirect",
+                '4: routes[1]: no request can reach "r": "r0" takes all of them',
+            ],
+        ),
+        (
+            ROUTE + 'middleware = ["a",\n"strip"]',
+            [
+                '7: routes[1].middleware[0]: there is no middleware "a"; known are "strip-api"',
+                '8: routes[1].middleware[1]: there is no middleware "strip"; did you mean "strip-api"?',
+                '4: routes[1]: no request can reach "r": "r0" takes all of them',
+            ],
+        ),
+        (ROUTE + 'match = { hots = "x" }', ['7: routes[1].match.hots: unknown key; did you mean "host"?']),
+        (
+            ROUTE + 'match.path = "x"',
+            [
+                '7: routes[1].match.path: \'x\' is no path; accepted are "/about", "/api/*", '
+                '"/users/{id}" or "~^/v[12]/"'
+            ],
+        ),
+        (
+            ROUTE + 'match.json = { "/a" = [1] }',
+            [
+                '7: routes[1].match.json."/a": expected a text in quotes or a whole '
+                "number or a number or true or false, found a list"
+            ],
+        ),
+        (
+            ROUTE + '[[test]]\nname = "t"\nrequest.url = "/"\nexpect.route = "q"',
+            [
+                '10: test[0].expect.route: there is no route "q"; known are "r", "r0"',
+                '4: routes[1]: no request can reach "r": "r0" takes all of them',
+            ],
+        ),
+        (
+            '[[test]]\nname = "t"\nrequest.url = "/"\nexpect = {}',
+            ["7: test[0].expect: expects nothing; give a route, backend, path or status"],
+        ),
+    ],
+)
+def test_errors_of_routes(text: str, errors: list[str]) -> None:
+    before = '[[routes]]\nname = "r0"\nbackend = "b"\n'
+    after = BACKEND + '[middleware.strip-api]\ntype = "rewrite"\nstrip_prefix = "/api"\n'
+    assert errors_of(f"{before}{text}\n{after}") == sorted(
+        errors, key=lambda line: int(line.partition(":")[0])
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("[middleware.m]\n", "1: middleware.m.type: is missing"),
+        (
+            '[middleware.m]\ntype = "rate_limt"',
+            "2: middleware.m.type: 'rate_limt' is no middleware; did you mean 'rate_limit'?",
+        ),
+        (
+            '[middleware.m]\ntype = "no_such_module:M"',
+            "2: middleware.m.type: 'no_such_module:M': no_such_module cannot be imported",
+        ),
+        ('[middleware.m]\ntype = "rate_limit"', "1: middleware.m.limit: is missing"),
+        (
+            '[middleware.m]\ntype = "rate_limit"\nlimit = "9/minute"\nlimits = 1',
+            '4: middleware.m.limits: unknown key; did you mean "limit"?',
+        ),
+        (
+            '[middleware.m]\ntype = "rate_limit"\nlimit = 9',
+            "3: middleware.m.limit: expected a text in quotes, found 9",
+        ),
+        ('[middleware.m]\ntype = "rate_limit"\nlimit = "many"', "3: middleware.m.limit: 'many' is none"),
+        (
+            '[middleware.m]\ntype = "rate_limit"\nlimit = "9/minute"\nstrategy = "fixed"',
+            "4: middleware.m.strategy: "
+            'expected "fixed_window", "moving_window" or "sliding_window", found "fixed"',
+        ),
+        (
+            '[middleware.m]\ntype = "starlette.middleware.cors:CORSMiddleware"\nallow_origin = ["*"]',
+            '3: middleware.m.allow_origin: unknown key; did you mean "allow_origins"?',
+        ),
+        (
+            '[middleware.m]\ntype = "starlette.middleware.cors:CORSMiddleware"\nmax_age = "1"',
+            '3: middleware.m.max_age: expected a whole number, found "1"',
+        ),
+    ],
+)
+def test_errors_of_middlewares(text: str, error: str) -> None:
+    (found,) = errors_of(text)
+    assert found.startswith(error)
+
+
+def test_a_template_that_the_route_cannot_fill_is_an_error_of_the_route() -> None:
+    text = """
+[middleware.to-user]
+type = "rewrite"
+path = "/v2/{param:id}"
+[[routes]]
+name = "good"
+match.path = "/a/{id}"
+middleware = ["to-user"]
+backend = "b"
+[[routes]]
+name = "bad"
+match.path = "/b/{name}"
+middleware = ["to-user"]
+backend = "b"
+"""
+    (error,) = errors_of(text + BACKEND)
+    assert error.startswith(
+        "13: routes[1].middleware[0]: path: the path of route 'bad' captures name, not 'id'"
+    )
+
+
+def test_the_relay_tables_are_checked() -> None:
+    text = '[[relay]]\nname = "db"\nlisten = "tcp://127.0.0.1:1"\nendpoints = ["x"]\nbalanc = 1'
+    errors = errors_of(text)
+    assert [error.split(":")[0] for error in errors] == ["4", "5"]
+    assert "balance" in errors[1]
+
+
+def test_everything_is_reported_at_once_in_the_order_of_the_lines() -> None:
+    text = """[gateway]
+worker = 1
+middleware = ["x"]
+[backends.b]
+endpoints = ["ftp://x"]
+[middleware.m]
+type = "nothing"
+[[routes]]
+name = "r"
+match.path = "/a*b"
+backend = "c"
+[[relay]]
+"""
+    lines = [int(error.partition(":")[0]) for error in errors_of(text)]
+    assert lines == sorted(lines)
+    assert set(lines) == {2, 3, 5, 7, 10, 11, 12}
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("a = ", "1: is not TOML at the end of the file: Invalid value"),
+        ("a = 1\nb = [\n", "3: is not TOML at the end of the file: Invalid value"),
+        ("a = [1,,]\n", "1: is not TOML in column 8: Invalid value"),
+        ("a = 1\na = 2\n", "2: is not TOML in column 6: Cannot overwrite a value"),
+        ("a = " + "[" * 5000, "1: is not read: "),
+    ],
+)
+def test_what_is_not_toml(text: str, error: str) -> None:
+    (found,) = errors_of(text)
+    assert found.startswith(error)
+
+
+def test_what_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(ConfigErrors, match=r"gone.toml:1: cannot be read: No such file or directory"):
+        load(tmp_path / "gone.toml")
+    (tmp_path / "latin.toml").write_bytes(b"# \n# caf\xe9\n")
+    with pytest.raises(ConfigErrors, match=r"latin.toml:2: is not UTF-8"):
+        load(tmp_path / "latin.toml")
+
+
+def test_references_survive_any_types() -> None:
+    tables = {
+        "gateway": [1],
+        "routes": {"name": 1},
+        "backends": 5,
+        "middleware": [],
+        "test": [1, {"expect": 2, "name": []}, {"name": {}}],
+    }
+    assert list(check_references(Source(tables=tables))) == []

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+from gateway_app.config.watch import changes
+
+
+class Watching:
+    """Counts what `changes` tells."""
+
+    def __init__(self, path: Path) -> None:
+        self.told: asyncio.Queue[None] = asyncio.Queue()
+        self._task = asyncio.create_task(self._run(path))
+
+    async def _run(self, path: Path) -> None:
+        async for _ in changes(path):
+            self.told.put_nowait(None)
+
+    async def next(self) -> None:
+        async with asyncio.timeout(10):
+            await self.told.get()
+
+    async def started(self, path: Path) -> None:
+        """Wait until a change is seen, since there is no telling when the watching has begun."""
+        for number in range(200):
+            await asyncio.to_thread(path.write_text, f"# {number}")
+            try:
+                async with asyncio.timeout(0.5):
+                    await self.told.get()
+                    return
+            except TimeoutError:
+                continue
+        raise AssertionError("no change is seen")
+
+    async def stop(self) -> None:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+
+async def test_what_is_told_and_what_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "routes.toml"
+    path.write_text("")
+    watching = Watching(path)
+    await watching.started(path)
+    try:
+        path.write_text("in place")
+        await watching.next()
+
+        new = tmp_path / "routes.toml.new"
+        new.write_text("put in its place")
+        new.replace(path)
+        await watching.next()
+
+        os.kill(os.getpid(), signal.SIGHUP)
+        await watching.next()
+
+        path.write_text("put in its place")  # the same content
+        (tmp_path / "other.toml").write_text("another file")
+        path.unlink()
+        path.write_text("there again")
+        await watching.next()
+        assert watching.told.empty()
+    finally:
+        await watching.stop()
+
+
+async def test_a_symbolic_link_is_followed(tmp_path: Path) -> None:
+    """As Kubernetes mounts a ConfigMap: the link stays, what it leads to changes."""
+    for version in ("v1", "v2"):
+        (tmp_path / version).mkdir()
+        (tmp_path / version / "routes.toml").write_text(f"# {version}")
+    (tmp_path / "current").symlink_to("v1")
+    path = tmp_path / "routes.toml"
+    path.symlink_to("current/routes.toml")
+    watching = Watching(path)
+    await watching.started(tmp_path / "v1" / "routes.toml")
+    try:
+        (tmp_path / "next").symlink_to("v2")
+        (tmp_path / "next").replace(tmp_path / "current")
+        await watching.next()
+        await watching.started(tmp_path / "v2" / "routes.toml")
+    finally:
+        await watching.stop()
