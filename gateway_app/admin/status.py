@@ -13,6 +13,7 @@ from importlib.metadata import version
 from time import time
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from gateway_app.observe.families import CONFIG_LOADED
 from gateway_app.observe.run_directory import ProcessIdentity
 
 if TYPE_CHECKING:
@@ -63,11 +64,13 @@ class StatusFile:
     def __init__(self, metrics: Metrics, view: GatewayView) -> None:
         self._metrics = metrics
         self._view = view
+        self._loaded = metrics.cell(CONFIG_LOADED)
         self._path = metrics.directory / f"{metrics.writer.name}.status"
 
     def __call__(self) -> None:
         """Replace the file, in one step for those who read it."""
         view = self._view
+        self._loaded.set(view.loaded_at)
         status = {
             "pid": os.getpid(),
             "ready": view.is_ready,

@@ -79,6 +79,7 @@ async def test_pages(tmp_path: Path) -> None:
         page = await client.get("/metrics")
         assert page.headers["content-type"].startswith("text/plain; version=0.0.4")
         assert 'l47_gateway_requests_total{backend="",code="404",route=""} 1.0' in page.text
+        assert "l47_gateway_config_loaded_timestamp_seconds 2000.0" in page.text
         metrics.in_flight = 3
         status = (await client.get("/status")).json()
         assert status["config"] == "routes.toml"
