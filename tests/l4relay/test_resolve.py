@@ -86,17 +86,36 @@ class _UdpProtocol(asyncio.DatagramProtocol):
 @asynccontextmanager
 async def serving(nameserver: Nameserver, ip: str = "127.0.0.1", port: int = 0) -> AsyncIterator[int]:
     """Serve on one port for both transports; that port is given back."""
-    tcp = await asyncio.start_server(nameserver.serve_tcp, ip, port)
-    port = tcp.sockets[0].getsockname()[1]
+    stream, datagram = _pair_of_sockets(ip, port)
+    tcp = await asyncio.start_server(nameserver.serve_tcp, sock=stream)
     udp, _ = await asyncio.get_running_loop().create_datagram_endpoint(
-        lambda: _UdpProtocol(nameserver), local_addr=(ip, port)
+        lambda: _UdpProtocol(nameserver), sock=datagram
     )
     try:
         async with tcp:
-            yield port
+            yield stream.getsockname()[1]
     finally:
         udp.close()
         await asyncio.sleep(0)  # the transport closes its socket in the loop's next turn
+
+
+def _pair_of_sockets(ip: str, port: int) -> tuple[socket.socket, socket.socket]:
+    """Bind TCP and UDP to one port; a port that is free for one may be taken for the other."""
+    family = socket.AF_INET6 if ":" in ip else socket.AF_INET
+    while True:
+        stream = socket.socket(family, socket.SOCK_STREAM)
+        datagram = socket.socket(family, socket.SOCK_DGRAM)
+        try:
+            stream.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            stream.bind((ip, port))
+            datagram.bind((ip, stream.getsockname()[1]))
+        except OSError:
+            stream.close()
+            datagram.close()
+            if port:
+                raise
+        else:
+            return stream, datagram
 
 
 @pytest.fixture
