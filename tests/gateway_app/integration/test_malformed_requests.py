@@ -82,7 +82,7 @@ MADE_SOUND_BY_SERVER = {
 
 
 def exchange(port: int, sent: bytes, quiet_s: float = 0.3) -> bytes:
-    """Send, and return what comes until the gateway closes, or is quiet after an answer, or for two seconds."""
+    """Send, and return what comes until the gateway closes, is quiet after an answer, or two seconds pass."""
     received = b""
     with socket.create_connection(("127.0.0.1", port), timeout=2) as sock:
         try:
