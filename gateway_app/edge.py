@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from operator import itemgetter
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
@@ -58,6 +59,7 @@ _PROTO_FIELDS: Final = {
     "https": (b"x-forwarded-proto", b"https"),
 }
 _HTTP_SCHEME: Final = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
+_name_of: Final = itemgetter(0)
 _NOT_FROM_BACKENDS: Final = HOP_BY_HOP | {b"x-request-id"}
 _FRAMING_LOST: Final = frozenset(
     {
@@ -332,8 +334,9 @@ def _send(exchange: Exchange, send: Send, message: Message) -> Awaitable[None]:
     elif kind in _STARTS:
         exchange.status = message["status"]
         sent = message.get("headers", ())
-        fields = [field for field in sent if field[0] not in _NOT_FROM_BACKENDS]
-        if len(fields) != len(sent):
+        if _NOT_FROM_BACKENDS.isdisjoint(map(_name_of, sent)):
+            fields = list(sent)
+        else:
             fields = [field for field in without_hop_by_hop(sent) if field[0] != b"x-request-id"]
         fields.append((b"x-request-id", exchange.request_id.encode()))
         if exchange.ends_connection:
