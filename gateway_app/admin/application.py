@@ -26,7 +26,7 @@ def admin_application(view: GatewayView, metrics: Metrics) -> Starlette:
     /status    of all workers: configuration, requests in flight, endpoints
     /routes    in the order in which they are considered
     /healthz   200 as long as the worker that is asked runs
-    /readyz    200 while it takes requests, else 503: before the start's end, and while draining
+    /readyz    200 while it takes requests, else 503: before the start's end, and once it stops
     """
 
     async def show_metrics(request: Request) -> Response:

@@ -40,7 +40,7 @@ class GatewayView(Protocol):
         started_at: when the worker started, in seconds since the epoch.
         loaded_at: when it took over its configuration, in seconds since the epoch.
         backends: those in use, by name.
-        is_ready: whether it takes requests: started, and not draining.
+        is_ready: whether it takes requests: started, and not stopping.
 
     """
 
