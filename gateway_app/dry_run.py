@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from gateway_app.edge import Edge, answer_error, bound_receive, edge_send
 from gateway_app.observe.metrics import Metrics
-from gateway_app.routing.json_body import UNREAD, parse_body
+from gateway_app.routing.json_body import UNPARSABLE, parse_body
 from gateway_app.snapshot import compile_snapshot
 from gateway_app.upstream.forwarder import upstream_target
 
@@ -200,7 +200,7 @@ class DryRun:
         edge = self.snapshot.edge
         send = _answer_recorder(outcome)
         receive = _body_of(request)
-        body = UNREAD if request.body is None else parse_body(request.body)
+        body = UNPARSABLE if request.body is None else parse_body(request.body)
         try:
             exchange = edge.admit(scope)
             send = edge_send(exchange, send)

@@ -138,7 +138,7 @@ class HealthConfig(Table):
     """`[backends.NAME.health]`: asking each endpoint whether it is well."""
 
     path: UrlPath
-    """What is asked for with GET; any 2xx is well."""
+    """What is asked for with GET; a status from 200 to 399 is well."""
     interval: PositiveDuration = 5.0
     """Time between two questions to one endpoint."""
     timeout: PositiveDuration = 1.0
