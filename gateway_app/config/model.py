@@ -114,7 +114,7 @@ class TimeoutConfig(Table):
     connect: PositiveDuration = 1.0
     """Until the connection is there, TLS included."""
     response: PositiveDuration = 30.0
-    """From the request's end until the answer's first byte."""
+    """Until the answer's first byte."""
     idle: PositiveDuration = 60.0
     """Between two pieces of a body, in either direction."""
     total: PositiveDuration | None = None
