@@ -93,6 +93,8 @@ class Worker:
         async with self._starting:
             if self.snapshot is None:
                 config = await self._read()
+                # A log file beside the configuration would else have each of its lines told as a change.
+                logging.getLogger("watchfiles").setLevel(logging.WARNING)
                 self._deadlines.start()
                 await self._use(config)
                 self.metrics.add_sampler(BackendSampler(self.metrics, self.backends.values))
