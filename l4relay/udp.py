@@ -8,6 +8,7 @@ outlives it.
 """
 
 import contextlib
+import errno
 import logging
 import socket
 from collections import Counter, OrderedDict
@@ -26,6 +27,8 @@ from l4relay.routing import Names
 _MAX_DATAGRAM: Final = 65_535
 _DATAGRAMS_A_TURN: Final = 64
 _COMPLAINT_INTERVAL_S: Final = 1.0
+_LOCAL_FAULTS: Final = EXHAUSTED | {errno.EAGAIN, errno.EADDRNOTAVAIL}
+"""Descriptors or local ports are used up (udp(7)): no fault of the endpoint's."""
 
 _log = logging.getLogger(__name__)
 
@@ -95,7 +98,7 @@ class UdpRelay:
             session.end(reason)
 
     def no_descriptors(self, error: OSError) -> None:
-        """Say that there are none left, at most once a second, and give one up for the next client."""
+        """Say that none are left, or no ports, at most once a second; one session makes room for the next."""
         now = self.engine.poller.now
         if now >= self._silent_until:
             self._silent_until = now + _COMPLAINT_INTERVAL_S
@@ -163,6 +166,16 @@ class UdpListener:
             session.forward(datagram)
 
 
+def _connected_socket(endpoint: Endpoint) -> socket.socket:
+    sock = socket.socket(endpoint.family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    try:
+        sock.connect(endpoint.address)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
 class Session:
     """One client's datagrams.
 
@@ -201,16 +214,12 @@ class Session:
         while (endpoint := self._group.choose(self._source, self._tried)) is not None:
             self._tried = (*self._tried, endpoint)
             try:
-                upstream = socket.socket(endpoint.family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+                upstream = _connected_socket(endpoint)
             except OSError as error:
-                self.end("no_descriptors")
-                if error.errno in EXHAUSTED:
+                if error.errno in _LOCAL_FAULTS:
+                    self.end("no_descriptors")
                     self._relay.no_descriptors(error)
-                return False
-            try:
-                upstream.connect(endpoint.address)
-            except OSError:
-                upstream.close()
+                    return False
                 self._group.failed(endpoint, self.active_at)
                 continue
             self._upstream, self._endpoint = upstream, endpoint
