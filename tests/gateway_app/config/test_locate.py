@@ -204,7 +204,7 @@ def documents(draw: st.DrawFn) -> str:
 
 
 @given(documents())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_finds_every_path_on_its_line(text: str) -> None:
     try:
         document = tomllib.loads(text)
