@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import hypercorn.asyncio
 import uvloop
 from hypercorn.config import Config
+from hypercorn.utils import LifespanFailureError
 
 import gateway_app
 from gateway_app.serving.listeners import BACKLOG
@@ -53,8 +54,11 @@ def main(arguments: Sequence[str]) -> None:
     configure_logging()
     drain_s, *descriptors = arguments
     config = server_config([int(descriptor) for descriptor in descriptors], float(drain_s))
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(config))
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_serve(config))
+    except LifespanFailureError:  # the gateway has said why it does not start
+        sys.exit(1)
 
 
 async def _serve(config: Config) -> None:
