@@ -42,6 +42,7 @@ def _l4relay(port: int, server_port: int) -> str:
     return f"""\
 [l4relay]
 log = "off"
+drain = "100ms"
 
 [[relay]]
 name = "tcp"

@@ -4,7 +4,8 @@ Each kind of pattern has the structure in which a look-up costs as much with ten
 
 - exact paths: a dict;
 - prefixes: a dict, asked for the path's leading segments from the longest that any rule has;
-- templates: a tree of segments, followed along the literal and the capturing branch;
+- templates: a dict by the literal segments that they begin with, and below each a tree of the segments that
+  follow, walked along the literal and the capturing branch;
 - regular expressions: a dict by the literal segments that they begin with; those that begin with none, or
   with the same ones, are tried one after the other;
 - no path: a tuple.
@@ -13,7 +14,7 @@ Each kind of pattern has the structure in which a look-up costs as much with ten
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from gateway_app.routing.match import Rule
 from gateway_app.routing.path import PathKind
@@ -22,7 +23,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
 T = TypeVar("T")
+V = TypeVar("V")
 Rules = tuple[Rule[T], ...]
+
+_NOTHING: Final[dict[str, Any]] = {}
+"""One for all, never written to: with many hosts, empty dicts of their own would crowd the CPU's caches."""
 
 
 class PathIndex(Generic[T]):
@@ -35,6 +40,8 @@ class PathIndex(Generic[T]):
         "_prefixes",
         "_regex_lengths",
         "_regexes",
+        "_template_depth",
+        "_template_lengths",
         "_templates",
     )
 
@@ -45,7 +52,14 @@ class PathIndex(Generic[T]):
         self._exact = _group(by_kind[PathKind.EXACT])
         self._prefixes = _group(by_kind[PathKind.PREFIX])
         self._prefix_lengths = _lengths(self._prefixes)
-        self._templates = _Segment(by_kind[PathKind.TEMPLATE], 0) if by_kind[PathKind.TEMPLATE] else None
+        templates = _group(by_kind[PathKind.TEMPLATE])
+        self._templates = {
+            text: _Segment(group, text.count("/") - 1) for text, group in templates.items()
+        } or _NOTHING
+        self._template_lengths = _lengths(templates)
+        self._template_depth = max(
+            (len(rule.path.segments) for rule in by_kind[PathKind.TEMPLATE]), default=0
+        )
         self._regexes = _group(by_kind[PathKind.REGEX])
         self._regex_lengths = _lengths(self._regexes)
         self._any = tuple(by_kind[PathKind.ANY])
@@ -68,9 +82,11 @@ class PathIndex(Generic[T]):
                 if rules is not None:
                     yield rules
                 end = closed.rfind("/", 0, end - 1) + 1
-        if self._templates is not None:
+        if self._templates:
+            segments = path.split("/", self._template_depth + 1)[1:]
             found: list[Rules[T]] = []
-            self._templates.collect(path.split("/", self._templates.depth + 1), 1, found)
+            for root in _leading(self._templates, self._template_lengths, path):
+                root.collect(segments, found)
             yield from found
         if self._regexes:
             groups = list(_leading(self._regexes, self._regex_lengths, path))
@@ -83,11 +99,12 @@ class PathIndex(Generic[T]):
 
 
 class _Segment(Generic[T]):
-    """A node of the templates' tree: what may follow after `level` segments."""
+    """A node of a tree of templates: what may follow after `level` segments."""
 
-    __slots__ = ("_captured", "_literals", "_tails", "_whole", "depth")
+    __slots__ = ("_captured", "_level", "_literals", "_tails", "_whole")
 
     def __init__(self, rules: Iterable[Rule[T]], level: int) -> None:
+        self._level = level
         whole: list[Rule[T]] = []
         tails: list[Rule[T]] = []
         captured: list[Rule[T]] = []
@@ -102,19 +119,19 @@ class _Segment(Generic[T]):
         self._whole = tuple(whole)
         self._tails = tuple(tails)
         self._captured: _Segment[T] | None = _Segment(captured, level + 1) if captured else None
-        self._literals = {text: _Segment(below, level + 1) for text, below in literals.items()}
-        children = [*self._literals.values(), *([self._captured] if self._captured else [])]
-        self.depth: int = 1 + max((child.depth for child in children), default=0)
+        self._literals: dict[str, _Segment[T]] = (
+            {text: _Segment(below, level + 1) for text, below in literals.items()} if literals else _NOTHING
+        )
 
-    def collect(self, segments: list[str], level: int, found: list[Rules[T]]) -> None:
-        """Append in precedence order the rules that hold for the segments from `level` on."""
-        if level < len(segments):
-            segment = segments[level]
+    def collect(self, segments: list[str], found: list[Rules[T]]) -> None:
+        """Append in precedence order the rules that hold for a path, its segments before `level` given."""
+        if self._level < len(segments):
+            segment = segments[self._level]
             literal = self._literals.get(segment)
             if literal is not None:
-                literal.collect(segments, level + 1, found)
+                literal.collect(segments, found)
             if self._captured is not None and segment:
-                self._captured.collect(segments, level + 1, found)
+                self._captured.collect(segments, found)
         elif self._whole:
             found.append(self._whole)
         if self._tails:
@@ -125,7 +142,7 @@ def _group(rules: Iterable[Rule[T]]) -> dict[str, Rules[T]]:
     groups: defaultdict[str, list[Rule[T]]] = defaultdict(list)
     for rule in rules:
         groups[rule.path.text if rule.path.kind is PathKind.EXACT else rule.path.leading_text].append(rule)
-    return {text: tuple(group) for text, group in groups.items()}
+    return {text: tuple(group) for text, group in groups.items()} if groups else _NOTHING
 
 
 def _lengths(rules: Iterable[str]) -> tuple[int, int]:
@@ -134,8 +151,8 @@ def _lengths(rules: Iterable[str]) -> tuple[int, int]:
     return (min(lengths, default=0), max(lengths, default=0))
 
 
-def _leading(rules: dict[str, Rules[T]], lengths: tuple[int, int], path: str) -> Iterator[Rules[T]]:
-    """Yield the rules of the path's leading segments, from the longest.
+def _leading(below: dict[str, V], lengths: tuple[int, int], path: str) -> Iterator[V]:
+    """Yield what is kept under the path's leading segments, from the longest.
 
     The number of look-ups is bounded by the longest that any rule has, not by the path.
     """
@@ -143,7 +160,7 @@ def _leading(rules: dict[str, Rules[T]], lengths: tuple[int, int], path: str) ->
     path += "/"
     end = path.rfind("/", 0, longest) + 1
     while end >= shortest:
-        found = rules.get(path[:end])
+        found = below.get(path[:end])
         if found is not None:
             yield found
         end = path.rfind("/", 0, end - 1) + 1

@@ -391,8 +391,8 @@ class Http1Connection(asyncio.Protocol):
             self._surplus = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep one field (httptools calls this)."""
-        if self._complete:
+        """Keep one field (httptools calls this); a trailer (RFC 9110 6.5) is none of the head's."""
+        if self._head_done:
             return
         name = name.lower()
         if name in _NOTED:
@@ -406,6 +406,8 @@ class Http1Connection(asyncio.Protocol):
             return
         parser = self._parser
         status = parser.get_status_code()
+        if status < 100:
+            raise _bad_answer(f"{status} is no status")
         if status < 200:
             self._take_interim(status)
             return
@@ -447,6 +449,8 @@ class Http1Connection(asyncio.Protocol):
             self._continue = True
         self.headers = []
         self._nominated = _NOTHING
+        self._length = None
+        self._chunked = False
         self._head_bytes = 1  # something has arrived, and the bound counts anew
 
     def _note(self, name: bytes, value: bytes) -> None:
@@ -454,7 +458,7 @@ class Http1Connection(asyncio.Protocol):
             self._length = int(value)
             self.headers.append((name, value))
         elif name == b"transfer-encoding":
-            if value.strip().lower() != b"chunked":
+            if self._chunked or value.strip().lower() != b"chunked":
                 raise _bad_answer(f"transfer coding {value[:40]!r} is not supported")
             self._chunked = True
         elif name == b"keep-alive":

@@ -1,20 +1,24 @@
-"""A backend of `http://127.0.0.1` endpoints whose transports only note that they were closed."""
+"""Backends whose transports only note that they were closed, and one that asks a server over real sockets."""
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, cast
 
 import pytest
-from starlette.types import Scope
+from starlette.types import Message, Scope
 
 from gateway_app.config.model import BackendConfig, EndpointConfig
 from gateway_app.exchange import Exchange
+from gateway_app.problem import Cause, GatewayError
 from gateway_app.upstream.backend import Backend
+from gateway_app.upstream.deadlines import Deadlines
 from gateway_app.upstream.endpoint import Endpoint
+from gateway_app.upstream.forwarder import Forwarder
 from gateway_app.upstream.transport import Transport
+from gateway_app.upstream.transports import make_transport
 from l4relay.resolve import Resolver
 
 
@@ -95,3 +99,122 @@ def eventually() -> Callable[[Callable[[], bool]], Any]:
                 await asyncio.sleep(0.005)
 
     return wait
+
+
+Conversation = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+class Outcome:
+    """What the client of the gateway would have seen of one request."""
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.body = b""
+        self.is_whole = False
+        self.cause: Cause | None = None
+
+
+class Line:
+    """The forwarder, one backend, and an endpoint that speaks as `conversation` does on every connection."""
+
+    def __init__(self, conversation: Conversation, settings: dict[str, Any]) -> None:
+        self.connections = 0
+        self.open_at_endpoint = 0
+        self._conversation = conversation
+        self._settings = settings
+        self._resolver = Resolver()
+        self._deadlines = Deadlines()
+
+    async def __aenter__(self) -> Line:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        port = self._server.sockets[0].getsockname()[1]
+        config = Bench.config(port, **self._settings)
+        self.backend = Backend("users", config, make_transport, self._resolver, None, rng=random.Random(1))
+        self._deadlines.start()
+        self._forwarder = Forwarder({"users": self.backend}, self._deadlines)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.backend.close()
+        await self._deadlines.aclose()
+        self._server.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        self.open_at_endpoint += 1
+        try:
+            await self._conversation(reader, writer)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+            self.open_at_endpoint -= 1
+
+    @property
+    def pool(self) -> dict[str, int]:
+        return self.backend.endpoints[0].transport.status()
+
+    @property
+    def flights(self) -> int:
+        return len(self._deadlines)
+
+    async def ask(
+        self,
+        method: str = "GET",
+        path: str = "/",
+        *,
+        body: Sequence[bytes] = (),
+        length: int | None = None,
+        expect: bool = False,
+        on_send: Callable[[Message], Awaitable[None]] | None = None,
+    ) -> Outcome:
+        """Forward one request whose body comes in these pieces."""
+        loop = asyncio.get_running_loop()
+        exchange = Exchange("id", "192.0.2.7", "http", loop.time(), 1_000_000)
+        exchange.backend = "users"
+        exchange.has_body = bool(body)
+        exchange.expects_continue = expect
+        exchange.decoded_path, exchange.raw_path = path, path.encode()
+        headers = [(b"host", b"example.com")]
+        if length is not None:
+            headers.append((b"content-length", b"%d" % length))
+        scope = {
+            "type": "http",
+            "method": method,
+            "path": exchange.decoded_path,
+            "raw_path": exchange.raw_path,
+            "query_string": b"",
+            "headers": headers,
+            "gateway": exchange,
+        }
+        pieces = list(body)
+        outcome = Outcome()
+
+        async def receive() -> Message:
+            if not pieces:
+                await loop.create_future()
+            piece = pieces.pop(0)
+            return {"type": "http.request", "body": piece, "more_body": bool(pieces)}
+
+        async def send(message: Message) -> None:
+            if on_send is not None:
+                await on_send(message)
+            if message["type"] == "http.response.start":
+                exchange.status = outcome.status = message["status"]
+                outcome.headers = list(message["headers"])
+            else:
+                outcome.body += message["body"]
+                outcome.is_whole = not message.get("more_body", False)
+
+        try:
+            await self._forwarder(scope, receive, send)
+        except GatewayError as error:
+            outcome.cause = error.cause
+        return outcome
+
+
+@pytest.fixture
+def line() -> Callable[..., Line]:
+    """Makes a `Line`, an asynchronous context manager; its settings are the backend's."""
+    return lambda conversation, **settings: Line(conversation, settings)
