@@ -48,7 +48,7 @@ class AccessLog:
         )
         line = (
             f'{{"time": "{self._time()}", "type": "{kind}", "relay": {json.dumps(relay)}, "id": "{id}", '
-            f'"client": "{client}", "endpoint": {json.dumps(endpoint)}, "sent": {sent}, '
+            f'"client": {json.dumps(client)}, "endpoint": {json.dumps(endpoint)}, "sent": {sent}, '
             f'"received": {received}, "duration_ms": {duration_s * 1000:.1f}{extra}, "end": "{end}"}}\n'
         )
         self._lines.append(line)

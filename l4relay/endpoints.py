@@ -11,8 +11,9 @@ import asyncio
 import random
 import socket
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
+from weakref import WeakValueDictionary
 
 from l4relay.addresses import Address, InetAddress, UnixAddress
 from l4relay.balance import POLICIES, Policy, eligible, slow_start_factor
@@ -23,7 +24,7 @@ SocketAddress = tuple[str, int] | tuple[str, int, int, int] | str
 _SLOW_START_STEPS: Final = 20
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, slots=True, weakref_slot=True)
 class Endpoint:
     """One address that connections or sessions go to.
 
@@ -51,7 +52,7 @@ class Endpoint:
     failures_in_row: int = 0
     total: int = 0
     failures: int = 0
-    checks_in_row: int = field(default=0)
+    checks_in_row: int = 0
 
     @property
     def is_usable(self) -> bool:
@@ -67,10 +68,13 @@ class Endpoint:
 
 
 class Registry:
-    """Every endpoint by relay and address, so that a reload finds the ones that it had, with their health."""
+    """Every endpoint by relay and address, so that a reload finds the ones that it had, with their health.
+
+    One that no group and no connection has any more is forgotten by itself.
+    """
 
     def __init__(self) -> None:
-        self._endpoints: dict[tuple[str, str], Endpoint] = {}
+        self._endpoints: WeakValueDictionary[tuple[str, str], Endpoint] = WeakValueDictionary()
 
     def find(self, relay: str, address: SocketAddress, family: socket.AddressFamily) -> Endpoint:
         """Return a relay's endpoint at this address, the one that was there before if there was one."""
@@ -80,11 +84,6 @@ class Registry:
             endpoint = self._endpoints[relay, key] = Endpoint(key, family, address)
         return endpoint
 
-    def keep_only(self, endpoints: Iterable[Endpoint]) -> None:
-        """Forget those that no group has any more."""
-        kept = set(endpoints)
-        self._endpoints = {key: each for key, each in self._endpoints.items() if each in kept}
-
 
 class Group:
     """The endpoints of one list, and the choice between them.
@@ -92,6 +91,7 @@ class Group:
     Args:
         relay: The relay's name.
         configs: The list as the file has it.
+        outlier: When failures of live connections eject.
         balance: The policy's name in `POLICIES`.
         slow_start: Seconds in which a returning endpoint's weight grows to its own.
         registry: Where endpoints come from.

@@ -1,11 +1,9 @@
 """What the relays of one process share."""
 
 import secrets
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from l4relay.access_log import AccessLog
-from l4relay.admission import Limits, LocalLimits
 from l4relay.endpoints import Registry
 from l4relay.flow import PipePool
 from l4relay.poller import Poller
@@ -16,13 +14,13 @@ class Engine:
     """The shared parts; made once for a process.
 
     Attributes:
-        limits_for: Makes the counts for a relay of that name.
+        workers: How many processes share the relays' bounds; a bound that is not counted together is split.
 
     """
 
     poller: Poller
     log: AccessLog
-    limits_for: Callable[[str], Limits] = field(default=lambda relay: LocalLimits())
+    workers: int = 1
     pipes: PipePool = field(default_factory=PipePool)
     registry: Registry = field(default_factory=Registry)
     _id_prefix: str = field(default_factory=lambda: secrets.token_hex(6))

@@ -18,8 +18,11 @@ from typing import Final
 from l4relay.addresses import InetAddress, ListenAddress, UnixAddress
 from l4relay.poller import Poller
 
-Accepted = Callable[[socket.socket, str, int], None]
-"""Takes a client's socket, its IP address ("" over a Unix socket) and its port."""
+Accepted = Callable[[socket.socket, str, int], bool]
+"""Takes a client's socket, its IP address ("" over a Unix socket) and its port.
+
+False: there was nothing left for it, and the next one would fare no better.
+"""
 
 _BACKLOG: Final = 4096
 _ACCEPTS_A_TURN: Final = 64
@@ -112,10 +115,10 @@ class Listener:
 
     def retire(self) -> None:
         """Take what has connected already, then stop listening."""
+        for _ in range(_BACKLOG // _ACCEPTS_A_TURN):
+            self._on_ready(0)
         if self._resume_handle is not None:
             self._resume_handle.cancel()
-        else:
-            self._on_ready(0)
         self._poller.close(self._sock)
         if isinstance(self.listen.address, UnixAddress):
             with contextlib.suppress(FileNotFoundError):
@@ -130,17 +133,17 @@ class Listener:
                 return
             except OSError as error:
                 if error.errno in EXHAUSTED:
-                    self._pause(error)
+                    self._pause(os.strerror(error.errno))
                     return
                 continue  # this client has gone again (accept(2), ECONNABORTED and network errors)
-            if not peer:
-                self.accepted(client, "", 0)
-            else:
-                self.accepted(client, peer[0].removeprefix(MAPPED_PREFIX), peer[1])
+            source, port = (peer[0].removeprefix(MAPPED_PREFIX), peer[1]) if peer else ("", 0)
+            if not self.accepted(client, source, port):
+                self._pause("no descriptors or local ports for endpoints")
+                return
 
-    def _pause(self, error: OSError) -> None:
+    def _pause(self, reason: str) -> None:
         if self._resume_handle is None:
-            _log.error("%s: %s: accepting nothing for %g s", self.listen, error.strerror, _PAUSE_S)
+            _log.error("%s: %s: accepting nothing for %g s", self, reason, _PAUSE_S)
             self._poller.pause(self._sock)
             self._resume_handle = asyncio.get_running_loop().call_later(_PAUSE_S, self._resume)
 

@@ -102,7 +102,11 @@ class Poller:
             for fd, mask in events:
                 handler = handlers.get(fd)
                 if handler is not None:
-                    handler(mask)
+                    try:
+                        handler(mask)
+                    except Exception as error:  # the other sockets' edges would not be reported again
+                        context = {"message": "a relayed socket's handler failed", "exception": error}
+                        self._loop.call_exception_handler(context)
             if retired:
                 self._close_retired()
 

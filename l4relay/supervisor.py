@@ -20,6 +20,7 @@ from typing import Final
 from l4relay.shared_limits import SharedTable
 from l4relay.status import Status
 
+_CANNOT_START: Final = 1
 _RESTART_AFTER_S: Final = 1.0
 _STATUS_TIMEOUT_S: Final = 2.0
 _MAX_STATUS_BYTES: Final = 1 << 24
@@ -97,11 +98,15 @@ class Supervisor:
 
     async def _keep_running(self, index: int) -> int:
         """Run one worker, again whenever it dies by itself; return its last exit status."""
+        is_first = True
         while True:
             status = await self._run_once(index)
             self._table.forget_worker(index)
+            if is_first and status == _CANNOT_START:  # it has said why, and another time would be no better
+                self.stop()
             if self._stopping.is_set():
                 return 0 if status == 0 else 1
+            is_first = False
             _log.error("worker %d has ended with status %d, and starts again", index, status)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), _RESTART_AFTER_S)

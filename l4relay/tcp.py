@@ -22,6 +22,7 @@ from l4relay.config import RelayConfig
 from l4relay.endpoints import Endpoint, Group
 from l4relay.engine import Engine
 from l4relay.flow import Flow, abort_on_close
+from l4relay.listener import EXHAUSTED
 from l4relay.poller import ENDING
 from l4relay.preface import Preface
 from l4relay.proxy_protocol import Endpoint as ProxyEnd
@@ -38,10 +39,8 @@ from l4relay.routing import Names
 _READ_BYTES: Final = 16_384
 _SWEEPS_PER_IDLE_TIMEOUT: Final = 8
 _MAX_SWEEP_INTERVAL_S: Final = 1.0
-_LOCAL_FAULTS: Final = frozenset(
-    {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL}
-)
-"""Why a connection cannot be opened that are no fault of the endpoint's."""
+_LOCAL_FAULTS: Final = EXHAUSTED | {errno.EADDRNOTAVAIL}
+"""Descriptors or local ports are used up (ip(7)): no fault of the endpoint's."""
 
 _log = logging.getLogger(__name__)
 
@@ -70,6 +69,8 @@ class TcpRelay:
         self.ended: Counter[str] = Counter()
         self.sent = 0
         self.received = 0
+        self.is_exhausted = False
+        """Descriptors or local ports were used up for the last connection."""
         self._next_sweep = 0.0
 
     @property
@@ -82,10 +83,12 @@ class TcpRelay:
         """Connections that have not ended."""
         return len(self.starting) + len(self.flowing)
 
-    def accept(self, client: socket.socket, source: str, port: int) -> None:
-        """Take a connection from a listener."""
+    def accept(self, client: socket.socket, source: str, port: int) -> bool:
+        """Take a connection from a listener; false when there was nothing left to relay it with."""
         self.accepted += 1
+        self.is_exhausted = False
         Connection(self, client, source, port).begin()
+        return not self.is_exhausted
 
     def tick(self, now: float) -> None:
         """End what is late, or has been idle for too long."""
@@ -276,8 +279,9 @@ class Connection:
                 self._open(endpoint)
             except OSError as error:
                 if error.errno in _LOCAL_FAULTS:
-                    _log.error("relay %s: cannot connect: %s", relay.config.name, error.strerror)
-                    break
+                    relay.is_exhausted = True
+                    self.end("no_descriptors")
+                    return
                 self._group.failed(endpoint, relay.engine.poller.now)
                 continue
             return
@@ -329,7 +333,7 @@ class Connection:
         self._connected_at = self._changed_at = relay.engine.poller.now
         del relay.starting[self]
         relay.flowing.add(self)
-        endpoint.failures_in_row = 0
+        self._group.succeeded(endpoint)
         endpoint.total += 1
         header = self._proxy_header() if relay.config.proxy_protocol is not None else b""
         self._flow = Flow(

@@ -55,6 +55,7 @@ class UdpRelay:
         self.ended: Counter[str] = Counter()
         self.sent = 0
         self.received = 0
+        self._max_sessions = max(1, config.max_sessions // engine.workers)
         self._silent_until = 0.0
 
     @property
@@ -75,7 +76,7 @@ class UdpRelay:
             self.refused[refusal] += 1
             return None
         self.accepted += 1
-        if len(self.sessions) >= self.config.max_sessions:
+        if len(self.sessions) >= self._max_sessions:
             self._end_longest_idle("max_sessions")
         session = Session(self, listener, client, source)
         self.sessions[session] = None

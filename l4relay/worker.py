@@ -67,9 +67,11 @@ class Worker:
         self._retiring: list[Relay] = []
         self._stamp = _stamp(path)
         self._reloading = asyncio.Lock()
+        self._reload_wanted = asyncio.Event()
         self._stopped = asyncio.Event()
         self._drained = asyncio.Event()
-        self.engine = Engine(Poller(), AccessLog(log_fd if config.process.log == "json" else None))
+        log = AccessLog(log_fd if config.process.log == "json" else None)
+        self.engine = Engine(Poller(), log, workers=config.process.workers)
         self.relays: tuple[Relay, ...] = ()
         self.listeners: dict[ListenAddress, Listener | UdpListener] = {}
         self.reloads: dict[str, int] = {"ok": 0, "failed": 0}
@@ -85,14 +87,14 @@ class Worker:
 
     async def run(self) -> None:
         """Relay until `stop`, then until all connections have ended or `drain` is over."""
-        ticking = asyncio.create_task(self._tick_forever())
-        watching = asyncio.create_task(self._watch_file())
         try:
-            await self._stopped.wait()
-            await self._drain()
+            async with asyncio.TaskGroup() as tasks:
+                running = [tasks.create_task(each) for each in (self._tick_forever(), self._watch_file())]
+                await self._stopped.wait()
+                await self._drain()
+                for task in running:
+                    task.cancel()
         finally:
-            watching.cancel()
-            ticking.cancel()
             await self.close()
 
     def stop(self) -> None:
@@ -103,7 +105,7 @@ class Worker:
 
     def request_reload(self) -> None:
         """Read the file again soon."""
-        self._stamp = None
+        self._reload_wanted.set()
 
     async def reload(self) -> bool:
         """Read the file again; false, and nothing has changed, when it cannot be used."""
@@ -167,9 +169,6 @@ class Worker:
         wanted = {listen for _, listens in mine for listen in listens}
         for listen in [each for each in self.listeners if each not in wanted]:
             self.listeners.pop(listen).retire()
-        self.engine.registry.keep_only(
-            each for relay in self._all_relays() for group in relay.groups for each in group.endpoints
-        )
         await _cancel(old_upkeep)
 
     def _listens(self, relay: RelayConfig) -> tuple[ListenAddress, ...]:
@@ -243,8 +242,9 @@ class Worker:
 
     async def _watch_file(self) -> None:
         while True:
-            await asyncio.sleep(_FILE_POLL_S)
-            if _stamp(self._path) != self._stamp:
+            await _wait(self._reload_wanted, _FILE_POLL_S)
+            if self._reload_wanted.is_set() or _stamp(self._path) != self._stamp:
+                self._reload_wanted.clear()
                 await self.reload()
 
     async def _drain(self) -> None:
@@ -254,11 +254,18 @@ class Worker:
         active = sum(relay.active for relay in self._all_relays())
         if active:
             _log.info("draining %d connections for at most %g s", active, self._config.process.drain)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._config.process.drain):
-                while any(relay.active for relay in self._all_relays()) and not self._drained.is_set():
-                    with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self._drained.wait(), _TICK_S)
+        deadline = time.monotonic() + self._config.process.drain
+        while any(relay.active for relay in self._all_relays()) and time.monotonic() < deadline:
+            await _wait(self._drained, _TICK_S)
+            if self._drained.is_set():
+                return
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    """Wait for an event, or until the time is over."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
 
 
 async def _cancel(tasks: list[asyncio.Task[None]]) -> None:

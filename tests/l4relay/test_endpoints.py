@@ -1,7 +1,7 @@
 """Endpoints that come and go: health checks, ejection, backups, slow start, names."""
 
 import asyncio
-import contextlib
+import os
 import resource
 import socket
 from typing import Any
@@ -149,22 +149,28 @@ async def test_udp_endpoints_are_asked_too(
     transport.close()
 
 
+@pytest.mark.parametrize("left", [0, 1])
 async def test_without_descriptors_it_waits_and_goes_on(
-    start_relay: Any, start_server: Any, until: Any, caplog: pytest.LogCaptureFixture
+    start_relay: Any, start_server: Any, until: Any, caplog: pytest.LogCaptureFixture, left: int
 ) -> None:
+    """None is left for the client's socket, or one for that and none for the endpoint's."""
     relay = await start_relay(endpoints=[await start_server()])
     assert await relay.exchange() == b"hello"
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with socket.socket() as client, contextlib.ExitStack() as fillers:
+    loop = asyncio.get_running_loop()
+    with socket.socket() as client:
         client.setblocking(False)
-        highest = socket.socket().detach()
-        fillers.callback(socket.socket(fileno=highest).close)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, hard))
+        highest = os.dup(client.fileno())
+        os.close(highest)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest + left, hard))
         try:
             client.connect_ex(("127.0.0.1", relay.port))
             await until(lambda: "accepting nothing" in caplog.text)
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        loop = asyncio.get_running_loop()
-        await loop.sock_sendall(client, b"hello")
-        assert await asyncio.wait_for(loop.sock_recv(client, 5), 5) == b"hello"
+        if left:  # closed, since nothing could be done for it
+            assert await asyncio.wait_for(loop.sock_recv(client, 5), 5) == b""
+        else:  # it has waited in the backlog
+            await loop.sock_sendall(client, b"hello")
+            assert await asyncio.wait_for(loop.sock_recv(client, 5), 5) == b"hello"
+    assert await relay.exchange() == b"hello"
