@@ -30,7 +30,6 @@ from gateway_app.client_address import (
 from gateway_app.exchange import Exchange
 from gateway_app.forwarding_fields import CLAIMS, SPECIAL
 from gateway_app.header_fields import (
-    HOP_BY_HOP,
     Field,
     checked_nominations,
     list_members,
@@ -60,7 +59,6 @@ _PROTO_FIELDS: Final = {
 }
 _HTTP_SCHEME: Final = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 _name_of: Final = itemgetter(0)
-_NOT_FROM_BACKENDS: Final = HOP_BY_HOP | {b"x-request-id"}
 _FRAMING_LOST: Final = frozenset(
     {
         Cause.MALFORMED,
@@ -70,8 +68,6 @@ _FRAMING_LOST: Final = frozenset(
         Cause.CLIENT_CLOSED,
     }
 )
-_STARTS: Final = frozenset({"http.response.start", "websocket.http.response.start"})
-_BODIES: Final = frozenset({"http.response.body", "websocket.http.response.body"})
 
 
 class Edge:
@@ -188,22 +184,14 @@ class Edge:
         (metrics.unrouted if route is None else route.metrics).observe(
             exchange.backend, exchange.status, duration_s, exchange.bytes_in, exchange.bytes_out
         )
-        if exchange.attempts:
-            self._count_upstream(exchange)
+        if exchange.attempts > 1:
+            metrics.count_retries(exchange.backend, exchange.attempts - 1)
         if exchange.error:
             metrics.count_error("" if route is None else route.name, exchange.error)
             if exchange.refused_by:
                 metrics.refusals(exchange.refused_by, exchange.error).add()
         if self._access_log is not None:
             self._access_log.write(exchange, scope, duration_s)
-
-    def _count_upstream(self, exchange: Exchange) -> None:
-        metrics = self._metrics
-        if exchange.upstream_first_byte:
-            waited_s = exchange.upstream_first_byte - exchange.upstream_started
-            metrics.endpoint(exchange.backend, exchange.endpoint).answered(waited_s)
-        if exchange.attempts > 1:
-            metrics.count_retries(exchange.backend, exchange.attempts - 1)
 
     def _forwarding_of_proxy(
         self, exchange: Exchange, peer: Peer, found: dict[bytes, bytes], host: bytes
@@ -329,16 +317,16 @@ async def _refuse_websocket(exchange: Exchange, scope: Scope, send: Send, failur
 
 def _send(exchange: Exchange, send: Send, message: Message) -> Awaitable[None]:
     kind = message["type"]
-    if kind in _BODIES:
+    if kind == "http.response.body" or kind == "websocket.http.response.body":
         exchange.bytes_out += len(message.get("body", b""))
-    elif kind in _STARTS:
+    elif kind == "http.response.start" or kind == "websocket.http.response.start":
         exchange.status = message["status"]
-        sent = message.get("headers", ())
-        if _NOT_FROM_BACKENDS.isdisjoint(map(_name_of, sent)):
-            fields = list(sent)
-        else:
-            fields = [field for field in without_hop_by_hop(sent) if field[0] != b"x-request-id"]
-        fields.append((b"x-request-id", exchange.request_id.encode()))
+        fields = message.get("headers", ())
+        withheld = exchange.withheld_fields
+        if not withheld.isdisjoint(map(_name_of, fields)):
+            fields = [field for field in without_hop_by_hop(fields) if field[0] not in withheld]
+        own = (b"x-request-id", exchange.request_id.encode())
+        fields = [*fields, *exchange.answer_fields, own]
         if exchange.ends_connection:
             fields.append((b"connection", b"close"))
         # A copy: an in-process backend may send the same message object for every request.

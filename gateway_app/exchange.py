@@ -6,21 +6,28 @@ writes what it decided; the access log and the metrics read it at the end. Nothi
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+from gateway_app.header_fields import HOP_BY_HOP
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from gateway_app.header_fields import Field
     from gateway_app.snapshot import Route
 
 NO_PARAMS: Mapping[str, str] = {}
+
+NOT_FROM_BACKENDS: Final = HOP_BY_HOP | {b"x-request-id"}
+"""What `withheld_fields` begins with: fields that end here, and the one that the edge writes itself."""
 
 
 class Exchange:
     """One request and what became of it.
 
     Middlewares may read every attribute, and set `backend` (to send the request to another backend of the
-    file), `max_body_bytes` and entries of `log`.
+    file), `max_body_bytes` and entries of `log`. To `withheld_fields` and `answer_fields` they may add, which
+    costs less than to wrap `send`, and holds for the gateway's own answers too.
 
     Attributes:
         request_id: taken from a trusted proxy, else made here; goes to the backend, the client and the log.
@@ -46,6 +53,8 @@ class Exchange:
         bytes_in: request body bytes read.
         bytes_out: response body bytes sent.
         ends_connection: the client's connection is closed after the answer.
+        withheld_fields: names of fields that do not go to the client, whoever has put them into the answer.
+        answer_fields: fields that the edge adds to the answer, whoever makes it.
         error: the `Cause` token of what went wrong, "" if nothing did.
         error_detail: what exactly went wrong, for the log.
         refused_by: name of the middleware that refused the request, "" if none did.
@@ -53,6 +62,7 @@ class Exchange:
     """
 
     __slots__ = (
+        "answer_fields",
         "attempts",
         "backend",
         "bytes_in",
@@ -80,6 +90,7 @@ class Exchange:
         "status",
         "upstream_first_byte",
         "upstream_started",
+        "withheld_fields",
     )
 
     def __init__(
@@ -108,6 +119,8 @@ class Exchange:
         self.bytes_in = 0
         self.bytes_out = 0
         self.ends_connection = False
+        self.withheld_fields: frozenset[bytes] = NOT_FROM_BACKENDS
+        self.answer_fields: tuple[Field, ...] = ()
         self.error = ""
         self.error_detail = ""
         self.refused_by = ""

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from gateway_app.exchange import NOT_FROM_BACKENDS
 from gateway_app.middleware.context import MiddlewareContext
 from gateway_app.middleware.field_pattern import FieldPattern
 from gateway_app.middleware.field_rules import OWN_FIELDS, changeable_names, field_name
 from gateway_app.middleware.refusal import refuse
-from gateway_app.middleware.suspicious_fields import PRESETS, Field, Rule, may_be_suspicious
+from gateway_app.middleware.suspicious_fields import (
+    PRESETS,
+    Field,
+    Rule,
+    may_be_suspicious,
+    may_be_suspicious_names,
+)
 from gateway_app.problem import Cause
 
 _SCOPE_TYPES: Final = frozenset({"http", "websocket"})
+_MAX_REMEMBERED: Final = 1024
+_MAX_REMEMBERED_BYTES: Final = 2048
+"""Longer lists of names are looked at each time, so that the memory stays under a few megabytes."""
 
 _ALWAYS_PASSED: Final = OWN_FIELDS | {
     b"content-encoding",
@@ -43,7 +53,7 @@ class HeaderFilter:
         block: presets, and patterns such as `user-agent: *sqlmap*`, `x-internal-*: *` (`*` is anything, case
             does not matter) or `referer: ~^http://[0-9]` (a regular expression).
         remove_request: names of fields that are not passed on to the backend.
-        remove_response: names of fields that are not passed back to the client.
+        remove_response: names of fields that are not passed back to the client, whoever has set them.
         allow_request: if given, the only fields that are passed on to the backend, besides the host, those
             that describe the body, and those that the gateway adds.
 
@@ -72,33 +82,58 @@ class HeaderFilter:
         self._name = context.name
         self._rules, self._patterns = _compile_block(block)
         self._removed_request = changeable_names("remove_request", remove_request)
-        self._removed_response = changeable_names("remove_response", remove_response)
+        removed_response = changeable_names("remove_response", remove_response)
+        self._withheld = NOT_FROM_BACKENDS | removed_response if removed_response else None
         self._allowed = (
             _ALWAYS_PASSED | {field_name("allow_request", name) for name in allow_request}
             if allow_request
             else None
         )
+        self._plain: dict[tuple[bytes, ...], bool] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse the request, or pass it and its answer on without the fields to remove."""
         if scope["type"] not in _SCOPE_TYPES:
             await self._app(scope, receive, send)
             return
+        withheld = self._withheld
+        if withheld is not None:
+            exchange = scope["gateway"]
+            others = exchange.withheld_fields
+            exchange.withheld_fields = withheld if others is NOT_FROM_BACKENDS else others | withheld
         fields = scope["headers"]
-        if (self._rules and may_be_suspicious(fields)) or self._patterns:
+        names, values = zip(*fields, strict=True) if fields else ((), ())
+        is_plain = self._plain.get(names)
+        if is_plain is None:
+            is_plain = self._remember(names)
+        if not is_plain or (self._rules and may_be_suspicious(values)):
             found = self._found(fields)
             if found:
                 await refuse(scope, send, self._name, Cause.BLOCKED, found)
                 return
-        removed = self._removed_request
-        if removed:
-            scope["headers"] = fields = [field for field in fields if field[0] not in removed]
-        allowed = self._allowed
-        if allowed is not None:
-            scope["headers"] = [field for field in fields if field[0] in allowed]
-        if self._removed_response:
-            send = _removing(self._removed_response, send)
+            scope["headers"] = [field for field in fields if self._passes(field[0])]
         await self._app(scope, receive, send)
+
+    def _remember(self, names: tuple[bytes, ...]) -> bool:
+        """Return whether fields of these names pass unless their values are suspicious.
+
+        A client sends the same names again and again. The memory is bounded: when a client that invents
+        names has filled it, it is emptied, which the others hardly notice.
+        """
+        is_plain = (
+            not self._patterns
+            and not (self._rules and may_be_suspicious_names(names))
+            and all(map(self._passes, names))
+        )
+        if len(self._plain) >= _MAX_REMEMBERED:
+            self._plain.clear()
+        if sum(map(len, names)) <= _MAX_REMEMBERED_BYTES:
+            self._plain[names] = is_plain
+        return is_plain
+
+    def _passes(self, name: bytes) -> bool:
+        """Return whether a field of this name is passed on to the backend."""
+        return name not in self._removed_request and (self._allowed is None or name in self._allowed)
 
     def _found(self, fields: Sequence[Field]) -> str:
         """Return what is wrong with the request, "" if nothing is."""
@@ -110,15 +145,6 @@ class HeaderFilter:
             if pattern.matches(fields):
                 return f"matches {pattern.text!r}"
         return ""
-
-
-def _removing(removed: frozenset[bytes], send: Send) -> Callable[[Message], Awaitable[None]]:
-    def removing(message: Message) -> Awaitable[None]:
-        if message["type"] == "http.response.start":
-            message["headers"] = [field for field in message.get("headers", ()) if field[0] not in removed]
-        return send(message)
-
-    return removing
 
 
 def _compile_block(block: Sequence[str]) -> tuple[tuple[Rule, ...], tuple[FieldPattern, ...]]:

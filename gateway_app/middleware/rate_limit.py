@@ -7,12 +7,12 @@ The `limits` library reads the notation and decides. The client learns where it 
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Final, Literal
 
 from limits import RateLimitItem, parse_many
 from pydantic import Field
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway_app.middleware.context import MiddlewareContext
 from gateway_app.middleware.refusal import refuse
@@ -89,28 +89,22 @@ class RateLimit:
             await self._app(scope, receive, send)
             return
         strategy = self._strategy
-        key = self._key(scope["gateway"], scope)
+        exchange = scope["gateway"]
+        key = self._key(exchange, scope)
         now = time.time()
         nearest = None
         least = 0
         # The shortest window comes first: who goes too fast does not use up the longer limit with it.
         for item, pattern in self._limits:
-            is_within = strategy.hit(item, key)
-            reset, remaining = strategy.get_window_stats(item, key)
-            standing = (b"ratelimit", pattern % (remaining, int(reset - now) + 1))
+            is_within, reset, remaining = strategy.take(item, key, now)
+            reset_s = int(reset - now) + 1
             if not is_within:
-                await self._refuse(scope, send, item, standing, int(reset - now) + 1)
+                await self._refuse(scope, send, item, (b"ratelimit", pattern % (remaining, reset_s)), reset_s)
                 return
             if nearest is None or remaining < least:
-                nearest, least = standing, remaining
-        policy = self._policy
-
-        def telling(message: Message) -> Awaitable[None]:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), policy, nearest]
-            return send(message)
-
-        await self._app(scope, receive, telling)
+                nearest, least = (b"ratelimit", pattern % (remaining, reset_s)), remaining
+        exchange.answer_fields += (self._policy, nearest)
+        await self._app(scope, receive, send)
 
     async def _refuse(
         self, scope: Scope, send: Send, item: RateLimitItem, standing: tuple[bytes, bytes], retry_s: int
@@ -122,13 +116,17 @@ class RateLimit:
 
 
 class _Limit(RateLimitItem):
-    """A limit whose key is not formatted anew for each request; `suffix` tells it from those beside it."""
+    """A limit that works nothing out anew for each request; `suffix` tells its keys from others'."""
 
-    __slots__ = ["GRANULARITY"]  # one name; a list, as limits has it
+    __slots__ = ["GRANULARITY", "_expiry_s"]  # a list, as limits has it
 
     def __init__(self, item: RateLimitItem, suffix: str) -> None:
         super().__init__(item.amount, item.multiples, suffix)
         self.GRANULARITY = item.GRANULARITY  # type: ignore[misc]  # limits' subclasses are one a granularity
+        self._expiry_s = item.get_expiry()
+
+    def get_expiry(self) -> int:
+        return self._expiry_s
 
     def key_for(self, *identifiers: bytes | str | float) -> str:
         return f"{identifiers[0]}{self.namespace}"  # type: ignore[str-bytes-safe]  # ours are all text

@@ -68,7 +68,7 @@ class RouteMetrics:
         self._route = route
         self._values: memoryview[float] | None = None
         self._base = 0
-        self._codes: dict[str, dict[int, Cell]] = {}
+        self._codes: dict[tuple[str, int], Cell] = {}
 
     def observe(self, backend: str, status: int, duration_s: float, bytes_in: int, bytes_out: int) -> None:
         """Count one finished request; status 0 is one whose client did not wait for the answer."""
@@ -82,10 +82,7 @@ class RouteMetrics:
             values[base + _BYTES_IN] += bytes_in
         if bytes_out:
             values[base + _BYTES_OUT] += bytes_out
-        try:
-            self._codes[backend][status].add()
-        except KeyError:
-            self._cell(backend, status).add()
+        (self._codes.get((backend, status)) or self._cell(backend, status)).add()
 
     def _allocate(self) -> memoryview[float]:
         writer, labels = self._metrics.writer, (self._route,)
@@ -101,7 +98,7 @@ class RouteMetrics:
         if status not in _KNOWN_CODES and status:
             code = f"{status // 100}xx"  # a backend that invents codes makes no more series
         cell = self._metrics.cell(families.REQUESTS, self._route, backend, code)
-        self._codes.setdefault(backend, {})[status] = cell
+        self._codes[backend, status] = cell
         return cell
 
 
@@ -135,14 +132,11 @@ class EndpointMetrics:
         self._ejected = cell(families.ENDPOINT_EJECTED)
         self.clear()
 
-    def answered(self, waited_s: float) -> None:
-        """Count an answer whose first byte came `waited_s` after its attempt began."""
-        values, base, _ = self._waited
-        values[base] += 1.0
-        values[base + 1] += waited_s
-
     def sample(self, endpoint: Endpoint) -> None:
         """Note how the endpoint stands now."""
+        values, base, _ = self._waited
+        values[base] = endpoint.answers
+        values[base + 1] = endpoint.answer_wait_s
         self._attempts.set(endpoint.requests)
         self._failures.set(endpoint.failures)
         self._in_flight.set(endpoint.active)

@@ -17,7 +17,7 @@ import uvloop
 from hypercorn.config import Config
 from hypercorn.utils import LifespanFailureError
 
-import gateway_app
+from gateway_app.serving.application import app
 from gateway_app.serving.listeners import BACKLOG
 from gateway_app.serving.logs import configure_logging
 
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 async def _serve(config: Config) -> None:
-    application: Any = gateway_app.app  # hypercorn has types of its own for ASGI's messages
+    application: Any = app  # hypercorn has types of its own for ASGI's messages
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     await hypercorn.asyncio.serve(application, config, shutdown_trigger=stop.wait)

@@ -212,6 +212,19 @@ class MemoryWindows(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
             return WindowStats(now + left % (expiry / previous), remaining)
         return WindowStats(now + left if record.current else now, remaining)
 
+    def take_sliding(self, key: str, limit: int, expiry: int, now: float) -> tuple[bool, float, int]:
+        """Do what `acquire_sliding_window_entry` and `sliding_window_stats` do, in one look."""
+        record, left = self._sliding_record(key, expiry, now)
+        previous = record.previous
+        remaining = limit - record.current
+        if previous:
+            remaining -= floor(previous * left / expiry)
+            left %= expiry / previous
+        if remaining < 1:
+            return False, now + left, 0
+        record.current += 1
+        return True, now + left, remaining - 1
+
     def _sliding_record(self, key: str, expiry: int, now: float) -> tuple[_Sliding, float]:
         """Return the key's record, brought up to the window that `now` is in, and the seconds left in it."""
         index = int(now / expiry)
@@ -243,23 +256,43 @@ class MemoryWindows(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
         return forgotten
 
 
-class _FixedWindow(FixedWindowRateLimiter):
+class Taking(RateLimiter):
+    """A strategy that counts a request and tells how things then stand, in one step."""
+
+    def take(self, item: RateLimitItem, key: str, now: float) -> tuple[bool, float, int]:
+        """Return whether the limit allows one more, when some of it comes back, and what remains.
+
+        Times are in seconds since the epoch, as `now`.
+        """
+        is_within = self.hit(item, key)
+        reset, remaining = self.get_window_stats(item, key)
+        return is_within, reset, remaining
+
+
+class _FixedWindow(Taking, FixedWindowRateLimiter):
     storage: MemoryWindows
 
     def get_window_stats(self, item: RateLimitItem, *identifiers: str) -> WindowStats:
         return self.storage.fixed_window_stats(item.key_for(*identifiers), item.amount)
 
 
-class _SlidingWindow(SlidingWindowCounterRateLimiter):
+class _MovingWindow(Taking, MovingWindowRateLimiter):
+    pass
+
+
+class _SlidingWindow(Taking, SlidingWindowCounterRateLimiter):
     storage: MemoryWindows
+
+    def take(self, item: RateLimitItem, key: str, now: float) -> tuple[bool, float, int]:
+        return self.storage.take_sliding(item.key_for(key), item.amount, item.get_expiry(), now)
 
     def get_window_stats(self, item: RateLimitItem, *identifiers: str) -> WindowStats:
         return self.storage.sliding_window_stats(item.key_for(*identifiers), item.amount, item.get_expiry())
 
 
-STRATEGIES: Final[dict[str, type[RateLimiter]]] = {
+STRATEGIES: Final[dict[str, type[Taking]]] = {
     "fixed_window": _FixedWindow,
-    "moving_window": MovingWindowRateLimiter,
+    "moving_window": _MovingWindow,
     "sliding_window": _SlidingWindow,
 }
 """By their names in `routes.toml`: the strategies of `limits`, over a `MemoryWindows`."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 SWEEP_INTERVAL_S = 0.1
 NEVER = float("inf")
+_TOTAL_TIMEOUT = Cause.TOTAL_TIMEOUT
 
 
 class Flight:
@@ -53,7 +54,7 @@ class Flight:
         self.receive = receive
         self.started = started
         self.deadline = NEVER
-        self.cause = Cause.RESPONSE_TIMEOUT
+        self.cause = _TOTAL_TIMEOUT
         self.total_deadline = total_deadline
         self.cut: Cause | None = None
         self.owns_receive = True

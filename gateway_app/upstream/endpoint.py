@@ -74,6 +74,8 @@ class Endpoint:
         transport: carries the requests; set by the backend that made the endpoint.
         active: requests in flight.
         requests: those that have ended.
+        answers: attempts that have brought an answer.
+        answer_wait_s: the sum of their times from the attempt's beginning to the answer's head, in seconds.
         failures: those that ended in the endpoint's failure.
         failures_in_row: failures since the last success.
         down: whether the probes say that it does not work.
@@ -91,6 +93,8 @@ class Endpoint:
         "_idle",
         "_return",
         "active",
+        "answer_wait_s",
+        "answers",
         "authority",
         "down",
         "ejected_until",
@@ -133,6 +137,8 @@ class Endpoint:
         self.is_backup = is_backup
         self.active = 0
         self.requests = 0
+        self.answers = 0
+        self.answer_wait_s = 0.0
         self.failures = 0
         self.failures_in_row = 0
         self.down = False
@@ -239,7 +245,7 @@ class Endpoint:
         """Take over what is known about the same address from `other`, which is about to be replaced."""
         for name in ("requests", "failures", "failures_in_row", "down", "probes_in_row", "probe_error"):
             setattr(self, name, getattr(other, name))
-        for name in ("ejections", "returned_at", "latency_ewma", "latency_at"):
+        for name in ("answers", "answer_wait_s", "ejections", "returned_at", "latency_ewma", "latency_at"):
             setattr(self, name, getattr(other, name))
         if other.ejected_until:
             self.ejections -= 1  # the one under way is counted again

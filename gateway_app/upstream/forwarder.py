@@ -32,7 +32,12 @@ if TYPE_CHECKING:
     from gateway_app.upstream.endpoint import Endpoint
     from gateway_app.upstream.transport import UpstreamResponse
 
-_ENDPOINT_AT_FAULT = frozenset((Cause.RESPONSE_TIMEOUT, Cause.IDLE_TIMEOUT))
+# Looking a member of an enum up costs as much as a function call; these stand in the way of every request.
+_RESPONSE_TIMEOUT = Cause.RESPONSE_TIMEOUT
+_CLIENT_STALLED = Cause.CLIENT_STALLED
+_IDLE_TIMEOUT = Cause.IDLE_TIMEOUT
+
+_ENDPOINT_AT_FAULT = frozenset((_RESPONSE_TIMEOUT, _IDLE_TIMEOUT))
 """The causes for which the sweep ends an exchange that are the endpoint's doing."""
 _NO_BODY_EXPECTED = frozenset(("GET", "HEAD", "DELETE", "OPTIONS", "TRACE"))
 _PATH_SAFE = "/!$&'()*+,;=:@-._~"
@@ -58,34 +63,25 @@ class Forwarder:
             request = UpstreamRequest(scope, upstream_target(scope, exchange), scope["headers"])
             if exchange.has_body or exchange.expects_continue:
                 await _begin_body(request, exchange, flight, backend.config.timeout.idle)
-            await _forward(backend, request, exchange, flight, send)
+            backend.retry_budget.requests += 1
+            endpoint = backend.choose(exchange, scope)
+            tried: tuple[Endpoint, ...] = ()
+            while not await _attempt(backend, endpoint, request, exchange, flight, send):
+                assert endpoint is not None, "no attempt succeeds in asking nobody"
+                tried += (endpoint,)
+                endpoint = backend.choose(exchange, scope, tried)
+                if endpoint in tried:
+                    pause_s = backend.retry.backoff_s(exchange.attempts, random.random())  # noqa: S311
+                    await asyncio.sleep(pause_s)
         except asyncio.CancelledError:
             raise _why_cut(flight) from None
         finally:
             deadlines.remove(flight)
 
 
-async def _forward(
-    backend: Backend, request: UpstreamRequest, exchange: Exchange, flight: Flight, send: Send
-) -> None:
-    """Ask one endpoint after the other until an answer has been brought to the client."""
-    backend.retry_budget.requests += 1
-    endpoint = backend.choose(exchange, request.scope)
-    tried: tuple[Endpoint, ...] = ()
-    while True:
-        if endpoint is None:
-            raise GatewayError(Cause.NO_ENDPOINT, f"no endpoint of backend {backend.name} is available")
-        if await _attempt(backend, endpoint, request, exchange, flight, send):
-            return
-        tried += (endpoint,)
-        endpoint = backend.choose(exchange, request.scope, tried)
-        if endpoint in tried:
-            await asyncio.sleep(backend.retry.backoff_s(exchange.attempts, random.random()))  # noqa: S311
-
-
 async def _attempt(
     backend: Backend,
-    endpoint: Endpoint,
+    endpoint: Endpoint | None,
     request: UpstreamRequest,
     exchange: Exchange,
     flight: Flight,
@@ -95,6 +91,8 @@ async def _attempt(
 
     Raises GatewayError if the attempt failed for good.
     """
+    if endpoint is None:
+        raise GatewayError(Cause.NO_ENDPOINT, f"no endpoint of backend {backend.name} is available")
     config = backend.config
     if config.host != "pass":
         host = endpoint.authority if config.host == "endpoint" else config.host
@@ -102,20 +100,28 @@ async def _attempt(
     exchange.endpoint = endpoint.key
     exchange.attempts += 1
     exchange.upstream_started = flight.started = began = monotonic()
-    flight.cause = Cause.RESPONSE_TIMEOUT
+    flight.cause = _RESPONSE_TIMEOUT
     flight.deadline = began + config.timeout.response
     endpoint.active += 1
     try:
         response = await endpoint.transport.send(request, flight)
         try:
             exchange.upstream_first_byte = now = monotonic()
+            endpoint.answers += 1
+            endpoint.answer_wait_s += now - began
             status = response.status
             backend.report(endpoint, status not in FAILED_STATUSES, now - began)
             if status in backend.retry.statuses and _may_retry(
                 backend, request, exchange, status, Sent.MAYBE
             ):
                 return False
-            await _relay(response, request, flight, config.timeout.idle, send)
+            flight.cause = _CLIENT_STALLED
+            headers = response.headers if status != 204 else _without_length(response.headers)
+            await send({"type": "http.response.start", "status": status, "headers": headers})
+            body = response.take()
+            if not response.is_complete:
+                body = await _relay(response, body, flight, config.timeout.idle, send)
+            await send({"type": "http.response.body", "body": body})
             return True
         finally:
             response.close()
@@ -139,28 +145,22 @@ def _may_retry(
 
 
 async def _relay(
-    response: UpstreamResponse, request: UpstreamRequest, flight: Flight, idle_s: float, send: Send
-) -> None:
-    """Send the answer to the client as it arrives, and no faster than the client takes it."""
-    flight.cause = Cause.CLIENT_STALLED
-    await send(
-        {
-            "type": "http.response.start",
-            "status": response.status,
-            "headers": _without_length(response.headers) if response.status == 204 else response.headers,
-        }
-    )
-    piece = response.take()
+    response: UpstreamResponse, piece: bytes, flight: Flight, idle_s: float, send: Send
+) -> bytes:
+    """Send a body to the client as it arrives, and no faster than the client takes it; give its last piece.
+
+    `piece` is what has arrived already.
+    """
     while not response.is_complete:
         if piece:
-            flight.cause = Cause.CLIENT_STALLED
+            flight.cause = _CLIENT_STALLED
             flight.deadline = monotonic() + idle_s
             await send({"type": "http.response.body", "body": piece, "more_body": True})
-        flight.cause = Cause.IDLE_TIMEOUT
+        flight.cause = _IDLE_TIMEOUT
         flight.deadline = monotonic() + idle_s
         piece = await response.read()
-    flight.cause = Cause.CLIENT_STALLED
-    await send({"type": "http.response.body", "body": piece})
+    flight.cause = _CLIENT_STALLED
+    return piece
 
 
 async def _begin_body(request: UpstreamRequest, exchange: Exchange, flight: Flight, idle_s: float) -> None:

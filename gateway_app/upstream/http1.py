@@ -3,9 +3,8 @@
 httptools parses, this protocol moves bytes and keeps the exchange's state; `http1_pool.py` decides which
 connection carries which request. The owner of an exchange calls, in this order:
 
-    start(head)                  writes the request's head, and its body where it is at hand
-    write(piece)…                only for a streamed body, obeying `drained()`
-    finish_request()             the request is written whole
+    start(data, method)          writes the request's head, and its body where it is at hand
+    write(piece)…                only for a streamed body, obeying `drained()`; then `finish_request()`
     await head()                 waits for the final answer's head; `status` and `headers` are set
     take() / await read()…
     close()                      hands the connection back or drops it
@@ -46,6 +45,7 @@ class Http1Connection(asyncio.Protocol):
         status: the answer's status, valid once `head()` has returned.
         headers: the answer's end-to-end fields, lower-case names, in order.
         idle_until: loop time after which an idle connection must not be used again; the pool sets it.
+        is_write_paused: the socket takes no more for now.
         upload: the task that still sends the request's body, if there is one; ended with the exchange.
         loop: the event loop that the connection lives on.
         keep_alive_s: what the endpoint's `Keep-Alive: timeout` said, None if nothing.
@@ -61,11 +61,13 @@ class Http1Connection(asyncio.Protocol):
         "_error",
         "_exchanges",
         "_expects_no_body",
+        "_fields",
         "_head_bytes",
         "_head_done",
         "_informational",
         "_is_closed",
         "_is_open",
+        "_is_spoiled",
         "_length",
         "_nominated",
         "_on_closed",
@@ -73,14 +75,12 @@ class Http1Connection(asyncio.Protocol):
         "_parser",
         "_paused",
         "_request_done",
-        "_surplus",
         "_transport",
         "_unread",
-        "_until_close",
         "_waiter",
-        "_write_paused",
         "headers",
         "idle_until",
+        "is_write_paused",
         "keep_alive_s",
         "loop",
         "status",
@@ -101,34 +101,34 @@ class Http1Connection(asyncio.Protocol):
         self._exchanges = 0
         self._is_open = False  # an exchange is under way
         self._is_closed = False  # the socket is gone or about to be
-        self._write_paused = False
+        self._is_spoiled = False  # this exchange is the connection's last
+        self.is_write_paused = False
         self._drained: asyncio.Future[None] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self.idle_until = 0.0
         self.keep_alive_s: float | None = None
         self.upload: asyncio.Task[None] | None = None
+        self.status = 0
+        # A connection that carries another exchange has these as they are here: see `_is_reusable`.
+        self._error: GatewayError | None = None
+        self._paused = False
+        self._bypass_left = 0
         self._reset("GET")
 
     def _reset(self, method: str) -> None:
-        self.status = 0
-        self.headers: FieldList = []
+        fields: FieldList = []
+        self.headers = self._fields = fields
         self._chunks: list[bytes] = []
         self._unread = 0
         self._head_bytes = 0
         self._head_done = False
         self._complete = False
-        self._error: GatewayError | None = None
-        self._surplus = False
-        self._paused = False
         self._chunked = False
-        self._until_close = False
         self._length: int | None = None
-        self._bypass_left = 0
         self._informational = 0
         self._continue = False
         self._nominated = _NOTHING
         self._expects_no_body = method == "HEAD"
-        self._request_done = False
 
     # ------------------------------------------------------------ the exchange, called by its owner
 
@@ -142,15 +142,16 @@ class Http1Connection(asyncio.Protocol):
         """Say whether the final answer's head has arrived."""
         return self._head_done
 
-    def start(self, data: bytes, method: str) -> None:
-        """Begin an exchange by writing `data`: the head, and what is at hand of the body."""
+    def start(self, data: bytes, method: str, *, is_whole: bool = True) -> None:
+        """Begin an exchange by writing `data`: the head, and the body if `is_whole`."""
         self._reset(method)
         self._exchanges += 1
         self._is_open = True
+        self._request_done = is_whole
         self._transport.write(data)
 
     def write(self, data: bytes) -> None:
-        """Write a piece of the body, framed already. Await `drained()` when `is_write_paused` says so."""
+        """Write a piece of the body, framed already. Await `drained()` while `is_write_paused`."""
         if not self._is_closed:
             self._transport.write(data)
 
@@ -158,14 +159,9 @@ class Http1Connection(asyncio.Protocol):
         """Note that the request has been written whole; without it the connection is not used again."""
         self._request_done = True
 
-    @property
-    def is_write_paused(self) -> bool:
-        """Say whether the socket takes no more for now."""
-        return self._write_paused
-
     async def drained(self) -> None:
         """Wait until the socket takes bytes again, or the connection is gone."""
-        while self._write_paused and not self._is_closed:
+        while self.is_write_paused and not self._is_closed:
             self._drained = self.loop.create_future()
             await self._drained
 
@@ -174,14 +170,16 @@ class Http1Connection(asyncio.Protocol):
         while not self._head_done:
             if self._error is not None:
                 raise self._error
-            await self._wait()
+            self._waiter = self.loop.create_future()
+            await self._waiter
 
     async def continued(self) -> bool:
         """Wait for 100 (Continue) or the final head; True if the body may be sent (RFC 9110 10.1.1)."""
         while not (self._continue or self._head_done):
             if self._error is not None:
                 raise self._error
-            await self._wait()
+            self._waiter = self.loop.create_future()
+            await self._waiter
         return not self._head_done
 
     def take(self) -> bytes:
@@ -209,7 +207,8 @@ class Http1Connection(asyncio.Protocol):
                 return b""
             if self._error is not None:
                 raise self._error
-            await self._wait()
+            self._waiter = self.loop.create_future()
+            await self._waiter
         return self.take()
 
     def close(self) -> None:
@@ -247,20 +246,11 @@ class Http1Connection(asyncio.Protocol):
         return (
             self._complete
             and self._request_done
+            and not self._is_spoiled
             and not self._is_closed
-            and not self._surplus
-            and not self._until_close
-            and not self._write_paused
+            and not self.is_write_paused
             and not self._paused
-            and self._error is None
         )
-
-    async def _wait(self) -> None:
-        self._waiter = self.loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
 
     def _wake(self) -> None:
         waiter = self._waiter
@@ -282,22 +272,21 @@ class Http1Connection(asyncio.Protocol):
         if self._bypass_left:
             self._pass_through(data)
         else:
-            self._parse(data)
-        if (
-            self._unread > HIGH_WATER_BYTES
-            and not self._paused
-            and not self._complete
-            and not self._is_closed
-        ):
-            self._paused = True
-            self._transport.pause_reading()
+            if not self._head_done:
+                self._head_bytes += len(data)
+            try:
+                self._parser.feed_data(data)
+            except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+                self._take_parser_error(error)
+        if not self._complete:
+            self._after_part()
         waiter = self._waiter
         if waiter is not None and not waiter.done() and (self._head_done or self._continue):
             waiter.set_result(None)
 
     def _spoil(self) -> None:
         """Close the socket because the endpoint broke the rules, but leave a complete answer to its owner."""
-        self._surplus = True
+        self._is_spoiled = True
         self._close_socket()
 
     def eof_received(self) -> None:
@@ -320,11 +309,11 @@ class Http1Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """Note that the socket's buffer is full."""
-        self._write_paused = True
+        self.is_write_paused = True
 
     def resume_writing(self) -> None:
         """Note that the socket takes bytes again."""
-        self._write_paused = False
+        self.is_write_paused = False
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
 
@@ -339,42 +328,42 @@ class Http1Connection(asyncio.Protocol):
 
     # ------------------------------------------------------------ parsing
 
-    def _parse(self, data: bytes) -> None:
-        if not self._head_done:
-            self._head_bytes += len(data)
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._broken("it switched protocols though nobody asked it to")
-        except httptools.HttpParserCallbackError as error:
+    def _take_parser_error(self, error: Exception) -> None:
+        if isinstance(error, httptools.HttpParserUpgrade):
+            self.fail(_bad_answer("it switched protocols though nobody asked it to"))
+        elif isinstance(error, httptools.HttpParserCallbackError):
             cause = error.__context__
             self.fail(cause if isinstance(cause, UpstreamError) else _bad_answer(str(cause or error)))
-        except httptools.HttpParserError as error:
-            # Bytes behind a complete answer are not its fault; they only spoil the connection.
-            if self._complete:
-                self._surplus = True
-            else:
-                self._broken(str(error))
+        elif self._complete:
+            self._is_spoiled = True  # bytes behind a complete answer are not its fault
         else:
-            if not self._complete:
-                self._after_part()
+            self.fail(_bad_answer(str(error)))
 
     def _after_part(self) -> None:
-        """Bound a head that has not ended; leave the parser out of the rest of a body of known length."""
+        """Bound what has come of an answer that goes on: a head by its size, a body by not reading further.
+
+        The parser is left out of the rest of a body of known length.
+        """
+        if self._is_closed:
+            return
         if not self._head_done:
             if self._head_bytes > MAX_HEAD_BYTES:
                 detail = f"the answer's head is larger than {MAX_HEAD_BYTES} bytes"
                 self.fail(UpstreamError(Cause.ANSWER_FIELDS_TOO_LARGE, detail, Sent.MAYBE))
-        elif self._length is not None and not self._chunked:
+            return
+        if self._length is not None and not self._chunked and not self._bypass_left:
             self._bypass_left = self._length - self._unread
             self._parser = httptools.HttpResponseParser(self)
+        if self._unread > HIGH_WATER_BYTES and not self._paused:
+            self._paused = True
+            self._transport.pause_reading()
 
     def _pass_through(self, data: bytes) -> None:
         """Take body bytes of known length as they are: the parser would copy each piece once more."""
         left = self._bypass_left - len(data)
         if left < 0:
             data = data[:left]
-            self._surplus = True
+            self._is_spoiled = True
             left = 0
         self._bypass_left = left
         self._chunks.append(data)
@@ -382,23 +371,18 @@ class Http1Connection(asyncio.Protocol):
         if left == 0:
             self._complete = True
 
-    def _broken(self, why: str) -> None:
-        self.fail(_bad_answer(why))
-
     def on_message_begin(self) -> None:
         """Take note that an answer begins (httptools calls this)."""
         if self._complete:
-            self._surplus = True
+            self._is_spoiled = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep one field (httptools calls this); a trailer (RFC 9110 6.5) is none of the head's."""
-        if self._head_done:
-            return
+        """Keep one field (httptools calls this)."""
         name = name.lower()
         if name in _NOTED:
             self._note(name, value)
         else:
-            self.headers.append((name, value))
+            self._fields.append((name, value))
 
     def on_headers_complete(self) -> None:
         """Decide how the body is framed (RFC 9112 6.3), once the head is whole."""
@@ -411,16 +395,18 @@ class Http1Connection(asyncio.Protocol):
         if status < 200:
             self._take_interim(status)
             return
-        headers = self.headers
+        headers = self._fields
         if len(headers) > MAX_FIELDS:
             detail = f"the answer has more than {MAX_FIELDS} fields"
             raise UpstreamError(Cause.ANSWER_FIELDS_TOO_LARGE, detail, Sent.MAYBE)
         self.status = status
         if self._nominated:
             self.headers = [field for field in headers if field[0] not in self._nominated]
+        if self._chunked:
+            self._fields = []  # what comes now are trailers (RFC 9110 6.5), which are none of the head's
         self._head_done = True
         if not parser.should_keep_alive():
-            self._until_close = True
+            self._is_spoiled = True
         if self._expects_no_body:
             # The parser does not know that this answers a HEAD and would wait for the body.
             self._complete = True
@@ -429,7 +415,7 @@ class Http1Connection(asyncio.Protocol):
     def on_body(self, body: bytes) -> None:
         """Keep a piece of the body."""
         if self._complete:
-            self._surplus = True
+            self._is_spoiled = True
             return
         self._chunks.append(body)
         self._unread += len(body)
@@ -447,16 +433,18 @@ class Http1Connection(asyncio.Protocol):
             raise _bad_answer(f"more than {MAX_INFORMATIONAL} interim answers")
         if status == 100:
             self._continue = True
-        self.headers = []
+        self.headers = self._fields = []
         self._nominated = _NOTHING
         self._length = None
         self._chunked = False
         self._head_bytes = 1  # something has arrived, and the bound counts anew
 
     def _note(self, name: bytes, value: bytes) -> None:
+        if self._head_done:
+            return
         if name == b"content-length":
             self._length = int(value)
-            self.headers.append((name, value))
+            self._fields.append((name, value))
         elif name == b"transfer-encoding":
             if self._chunked or value.strip().lower() != b"chunked":
                 raise _bad_answer(f"transfer coding {value[:40]!r} is not supported")

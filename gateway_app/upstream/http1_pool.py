@@ -60,6 +60,7 @@ class Http1Pool:
     def __init__(self, address: Address, limits: PoolLimits) -> None:
         self._address = address
         self._limits = limits
+        self._kept_s = limits.keep_alive_s
         self._places = limits.max_connections
         self._connections: set[Http1Connection] = set()
         self._idle: deque[Http1Connection] = deque()
@@ -83,27 +84,21 @@ class Http1Pool:
 
         """
         connection = self._take_idle(flight.started) or await self._acquire()
-        try:
-            return await self._exchange(connection, request, flight)
-        except UpstreamError as error:
-            if error.sent is not Sent.REUSED or not request.is_repeatable:
-                raise
-        return await self._exchange(await self._acquire(), request, flight)
-
-    async def _exchange(
-        self, connection: Http1Connection, request: UpstreamRequest, flight: Flight
-    ) -> Http1Connection:
-        try:
-            if request.receive is None:
-                connection.start(head_of(request) + request.body, request.method)
-                connection.finish_request()
-            else:
-                await start_upload(connection, request, flight, self._limits.idle_timeout_s)
-            await connection.head()
-        except BaseException:
-            connection.drop()
-            raise
-        return connection
+        may_repeat = request.is_repeatable
+        while True:
+            try:
+                if request.receive is None:
+                    connection.start(head_of(request) + request.body, request.method)
+                else:
+                    await start_upload(connection, request, flight, self._limits.idle_timeout_s)
+                await connection.head()
+                return connection
+            except BaseException as error:
+                connection.drop()
+                if not (may_repeat and isinstance(error, UpstreamError) and error.sent is Sent.REUSED):
+                    raise
+            may_repeat = False
+            connection = await self._acquire()
 
     async def aclose(self) -> None:
         """Close idle connections now; those in use close when their exchange ends."""
@@ -204,10 +199,7 @@ class Http1Pool:
         if self._is_closed or not connection.is_usable:
             connection.drop()
             return
-        timeout = connection.keep_alive_s
-        kept_s = (
-            self._limits.keep_alive_s if timeout is None else max(timeout - _KEEP_ALIVE_MARGIN_S, timeout / 2)
-        )
+        kept_s = self._kept_s if connection.keep_alive_s is None else _kept_s(connection.keep_alive_s)
         connection.idle_until = connection.loop.time() + kept_s
         self._idle.append(connection)
         if self._expiry is None:
@@ -231,6 +223,11 @@ class Http1Pool:
         if self._idle:
             soonest = min(connection.idle_until for connection in self._idle)
             self._expiry = loop.call_later(max(soonest - now, 0.05), self._expire)
+
+
+def _kept_s(timeout_s: float) -> float:
+    """Return how long a connection is kept of which the endpoint says that it closes after `timeout_s`."""
+    return max(timeout_s - _KEEP_ALIVE_MARGIN_S, timeout_s / 2)
 
 
 def _connect_error(error: OSError) -> UpstreamError:

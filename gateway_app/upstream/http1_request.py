@@ -61,11 +61,12 @@ async def start_upload(
     else:
         framing = (b"content-length", b"%d" % request.content_length)
     if request.expects_continue:
-        connection.start(head_of(request, framing, (b"expect", b"100-continue")), request.method)
+        head = head_of(request, framing, (b"expect", b"100-continue"))
+        connection.start(head, request.method, is_whole=False)
         if not await _may_send_body(connection):
             return
     else:
-        connection.start(head_of(request, framing), request.method)
+        connection.start(head_of(request, framing), request.method, is_whole=False)
     upload = _upload(connection, request, flight, idle_s)
     connection.upload = asyncio.get_running_loop().create_task(upload)
 

@@ -541,7 +541,6 @@ def test_finish_counts_and_logs(tmp_path: Path) -> None:
     exchange, scope = exchange_of(edge)
     assert metrics.in_flight == 1
     exchange.backend, exchange.endpoint, exchange.attempts = "users", "http://a", 3
-    exchange.upstream_started, exchange.upstream_first_byte = exchange.started, exchange.started + 0.5
     exchange.error, exchange.refused_by = "rate_limited", "per-client"
     edge.finish(exchange, scope)
     assert metrics.in_flight == 0

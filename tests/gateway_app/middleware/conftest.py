@@ -11,6 +11,7 @@ import httpx
 import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gateway_app.edge import edge_send
 from gateway_app.exchange import Exchange
 from gateway_app.middleware import registry
 from gateway_app.middleware.context import SharedObjects
@@ -76,6 +77,7 @@ class Edge:
         if self.exact_headers is not None:
             scope["headers"] = list(self.exact_headers)
         self.exchanges.append(exchange)
+        send = edge_send(exchange, send)
         try:
             await self.app(scope, receive, send)
         except GatewayError as error:

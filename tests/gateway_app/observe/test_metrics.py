@@ -118,7 +118,15 @@ def test_numbers_grow_beyond_one_segment(metrics: Metrics) -> None:
 def test_endpoints_are_sampled_and_forgotten(metrics: Metrics, scrape: Scrape) -> None:
     transport = SimpleNamespace(status=lambda: {"open": 5, "idle": 2, "waiting": 1})
     endpoint = SimpleNamespace(
-        key="http://e", requests=7, failures=2, active=3, down=False, ejected_until=9.0, transport=transport
+        key="http://e",
+        requests=7,
+        answers=6,
+        answer_wait_s=1.5,
+        failures=2,
+        active=3,
+        down=False,
+        ejected_until=9.0,
+        transport=transport,
     )
     backends = [SimpleNamespace(name="b", endpoints=[endpoint])]
     metrics.add_sampler(BackendSampler(metrics, lambda: backends))
@@ -130,6 +138,8 @@ def test_endpoints_are_sampled_and_forgotten(metrics: Metrics, scrape: Scrape) -
     assert scrape("upstream_requests_in_flight", **labels) == 3
     assert scrape("upstream_attempts_total", **labels) == 7
     assert scrape("upstream_failures_total", **labels) == 2
+    assert scrape("upstream_first_byte_seconds_count", **labels) == 6
+    assert scrape("upstream_first_byte_seconds_sum", **labels) == 1.5
     assert scrape("upstream_endpoint_up", **labels) == 1
     assert scrape("upstream_endpoint_ejected", **labels) == 1
     backends.clear()

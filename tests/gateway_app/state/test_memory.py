@@ -47,11 +47,13 @@ def test_decides_as_limits_does_over_its_own_storage(
             patch.setattr(time, "time", lambda now=now: now)
 
             assert ours.test(item, "key") == theirs.test(item, "key")
-            assert ours.hit(item, "key") == theirs.hit(item, "key")
+            is_within, reset_taken, remaining_taken = ours.take(item, "other", now)
+            assert ours.hit(item, "key") == theirs.hit(item, "key") == is_within
             reset, remaining = ours.get_window_stats(item, "key")
             expected_reset, expected_remaining = theirs.get_window_stats(item, "key")
-            assert remaining == expected_remaining
+            assert remaining == remaining_taken == expected_remaining
             assert reset == pytest.approx(expected_reset, abs=1e-4)
+            assert reset_taken == pytest.approx(expected_reset, abs=1e-4)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
