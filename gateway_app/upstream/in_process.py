@@ -2,8 +2,8 @@
 
 The application runs in a task of its own, since the forwarder must be able to look at its answer's head, to
 send the answer at the client's pace, and to give up on it. It sees the scope that the backend of a network
-request would see, and its lifespan is run: startup before the first request, shutdown when the backend
-closes.
+request would see, and its lifespan is run: startup with the backend's, before the first request in any case,
+and shutdown when the backend closes.
 """
 
 from __future__ import annotations
@@ -61,6 +61,10 @@ class InProcessTransport:
     def status(self) -> dict[str, int]:
         """Count the requests that run."""
         return {"open": self._active, "idle": 0, "waiting": 0}
+
+    async def startup(self) -> None:
+        """Run the application's startup. Raises what it failed with, as every request then does."""
+        await self._lifespan.started()
 
     async def send(self, request: UpstreamRequest, flight: Flight) -> InProcessResponse:
         """Start the application and wait for the head of its answer. Raises UpstreamError if it fails."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from gateway_app.upstream.background import Background
 from gateway_app.upstream.resolution import NameFollower
 from gateway_app.upstream.source import Source
+from gateway_app.upstream.transport import StartsUp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -97,7 +98,13 @@ class Membership:
                     endpoint.readmit()
 
     async def start(self) -> None:
-        """Begin to follow names and to probe; waits a moment for names without an address, then goes on."""
+        """Begin to follow names and to probe; waits a moment for names without an address, then goes on.
+
+        Applications in this process start meanwhile: one that fails is in the log before its first request.
+        """
+        for endpoint in self.endpoints:
+            if isinstance(endpoint.transport, StartsUp):
+                self._following.spawn(endpoint.transport.startup(), f"startup of {endpoint.key}")
         if self._health is not None:
             for endpoint in self.endpoints:
                 self._health.watch(endpoint)

@@ -7,7 +7,7 @@ the forwarder is the one owner: it reads the body and closes the response, exact
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from gateway_app.problem import Cause, GatewayError
 
@@ -117,4 +117,13 @@ class Transport(Protocol):
 
     async def aclose(self) -> None:
         """Close idle connections now and those in use when their exchange ends."""
+        ...
+
+
+@runtime_checkable
+class StartsUp(Protocol):
+    """A transport that has something to do before its first request."""
+
+    async def startup(self) -> None:
+        """Do it, once; `send` does not need it to be over. Raises what keeps it from working."""
         ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 DEADLINE_S = 20.0
+ROOT = Path(__file__).parents[3]
 
 HELD_APP = """
 import asyncio, pathlib
@@ -333,3 +335,31 @@ endpoints = ["127.0.0.1:PORT"]
     served.stop()
     assert served.process.wait(10) == 0
     assert not any(Path(f"/proc/{child}").exists() for child in started)
+
+
+def test_the_shipped_file_shows_a_request_at_both_layers(serve: Serve, tmp_path: Path) -> None:
+    """Client, gateway, relay, service; on ports of its own."""
+    ports = {port: free_port() for port in (9090, 9091, 15080, 10053, 9092)}
+    text = (ROOT / "routes.toml").read_text().replace(":8080", ":PORT")
+    text = text.replace("asgi:gateway_app.demo:app", "asgi:own_demo:app")
+    for shipped, own in ports.items():
+        text = text.replace(f":{shipped}", f":{own}")
+    demo = f"from gateway_app.demo import make_app\napp = make_app({ports[9092]})\n"
+    (tmp_path / "own_demo.py").write_text(demo)
+    served = serve("hypercorn", text)
+    served.wait_ready()
+    eventually(lambda: "relay echo listens on" in served.log())
+    assert served.get("/relayed/users/7") == (200, b'{"id":"7","path":"/users/7"}')
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.settimeout(DEADLINE_S)
+        client.connect(("127.0.0.1", ports[10053]))
+        client.send(b"who?")
+        assert client.recv(100) == b"who?"
+    served.stop()
+    assert served.process.wait(15) == 0
+    lines = [json.loads(line) for line in served.log().splitlines() if line.startswith("{")]
+    gateway = next(line for line in lines if line.get("route") == "relayed")
+    relay = next(line for line in lines if line.get("relay") == "service")
+    assert gateway["endpoint"] == f"http://127.0.0.1:{ports[15080]}"
+    assert relay["endpoint"] == f"127.0.0.1:{ports[9092]}"
+    assert relay["end"] == "client_closed"
