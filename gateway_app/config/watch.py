@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 _SETTLED_MS: Final = 50
 """So long nothing must change before a change is told: an editor's writes come closer together."""
 _MOST_MS: Final = 400
+_LOOK_EVERY_MS: Final = 3000
+"""The file is looked at even if nothing was told: it may have changed while the watch was being set up."""
 
 
 async def changes(path: Path) -> AsyncIterator[None]:
@@ -53,7 +55,13 @@ async def _watch(path: Path, wake: asyncio.Event) -> None:
     while True:
         directories = _directories(path)
         async for _ in awatch(
-            *directories, watch_filter=None, step=_SETTLED_MS, debounce=_MOST_MS, recursive=False
+            *directories,
+            watch_filter=None,
+            step=_SETTLED_MS,
+            debounce=_MOST_MS,
+            rust_timeout=_LOOK_EVERY_MS,
+            yield_on_timeout=True,
+            recursive=False,
         ):
             digest = _digest(path)
             if digest is not None and digest != known:
