@@ -17,6 +17,10 @@ _MESSAGE = b"x" * 100
 _CHUNK = bytes(256 * 1024)
 _READ = 1 << 20
 _DISCARD = socket.MSG_TRUNC  # tcp(7): received bytes are dropped in the kernel and only counted
+_CLIENT_ADDRESSES = [(f"127.0.1.{host}", port) for host in range(1, 6) for port in range(10_000, 15_000)]
+"""Below the ephemeral range and not 127.0.0.1, which the relay needs for as many sockets of its own."""
+_MAX_UNANSWERED = 20
+"""A relay that leaves more without an answer is full: no use in waiting for the others."""
 _SILENCE_S = 0.25
 """After so long without an event, datagrams are taken as lost and others sent in their place."""
 
@@ -302,8 +306,8 @@ def idle_sessions(server: Server, port: int, count: int) -> Iterator[int]:
     answered = 0
     server.udp.settimeout(1)
     try:
-        for _ in range(count):
-            client = _udp_client(("127.0.0.1", port))
+        for number in range(count):
+            client = _udp_client(("127.0.0.1", port), _CLIENT_ADDRESSES[number % len(_CLIENT_ADDRESSES)])
             clients.append(client)
             client.settimeout(1)
             client.send(_MESSAGE)
@@ -311,6 +315,8 @@ def idle_sessions(server: Server, port: int, count: int) -> Iterator[int]:
                 server.udp.sendto(*server.udp.recvfrom(2048))
                 client.recv(2048)
                 answered += 1
+            if len(clients) - answered > _MAX_UNANSWERED:
+                break
         yield answered
     finally:
         server.udp.setblocking(False)
@@ -318,8 +324,10 @@ def idle_sessions(server: Server, port: int, count: int) -> Iterator[int]:
             client.close()
 
 
-def _udp_client(address: tuple[str, int]) -> socket.socket:
+def _udp_client(address: tuple[str, int], own: tuple[str, int] | None = None) -> socket.socket:
     client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     client.setblocking(False)
+    if own is not None:
+        client.bind(own)
     client.connect(address)
     return client

@@ -87,7 +87,7 @@ worker_rlimit_nofile 20000;
 daemon off;
 pid nginx-{port}.pid;
 error_log stderr crit;
-events {{ worker_connections 20000; }}
+events {{ worker_connections 40000; }}  # a UDP session takes two
 stream {{
     access_log off;
     proxy_timeout 350s;
