@@ -13,7 +13,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 from l4relay.admin import Collect, start_admin
-from l4relay.config import Config, load
+from l4relay.config import Config
+from l4relay.config_file import load
 from l4relay.shared_limits import SharedLimits, SharedTable
 from l4relay.status import Status, merge
 from l4relay.supervisor import Supervisor, WorkerPlace

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from l4relay.access_log import AccessLog
 from l4relay.endpoints import Registry
-from l4relay.flow import PipePool
+from l4relay.pipes import PipePool
 from l4relay.poller import Poller
 
 

@@ -12,14 +12,13 @@ bounded by what is stuck, not by what is open.
 
 import contextlib
 import errno
-import fcntl
 import os
 import socket
 import struct
-import sys
 from collections.abc import Callable
 from typing import Final
 
+from l4relay.pipes import HAS_SPLICE, Pipe, PipePool, splice
 from l4relay.poller import READABLE, WRITABLE, Poller
 
 _READ_BYTES: Final = 65_536
@@ -38,57 +37,8 @@ _ROUNDS: Final = 16
 _DATA_ALONE: Final = READABLE | WRITABLE
 """What a source reports that has bytes, has not ended, and is itself a sink with room."""
 
-_PIPE_BYTES: Final = 1 << 20
-_MAX_IDLE_PIPES: Final = 64
-
-_SPLICE_FLAGS: Final = 0x01 | 0x02  # SPLICE_F_MOVE | SPLICE_F_NONBLOCK (splice(2)); named in os since 3.12
 _ABORT: Final = struct.pack("ii", 1, 0)  # SO_LINGER on, for 0 seconds: close() sends a reset
 _TCP_CLOSE: Final = 7
-_HAS_SPLICE: Final = sys.platform == "linux" and hasattr(os, "splice")
-
-
-class _Pipe:
-    """A kernel pipe and how many bytes are in it."""
-
-    __slots__ = ("filled", "read_end", "write_end")
-
-    def __init__(self) -> None:
-        self.read_end, self.write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self.filled = 0
-        with contextlib.suppress(OSError):  # above this user's share of pipe memory the default has to do
-            fcntl.fcntl(self.write_end, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-
-    def close(self) -> None:
-        os.close(self.read_end)
-        os.close(self.write_end)
-
-
-class PipePool:
-    """Empty pipes, kept for the next bulk transfer; the last one returned is the first one lent."""
-
-    def __init__(self) -> None:
-        self._idle: list[_Pipe] = []
-
-    def borrow(self) -> _Pipe | None:
-        """Return an empty pipe; None when no descriptors are left."""
-        if self._idle:
-            return self._idle.pop()
-        try:
-            return _Pipe()
-        except OSError:
-            return None
-
-    def give_back(self, pipe: _Pipe) -> None:
-        """Take a pipe back; with bytes left in it, or when there are plenty, it is closed."""
-        if pipe.filled or len(self._idle) >= _MAX_IDLE_PIPES:
-            pipe.close()
-        else:
-            self._idle.append(pipe)
-
-    def close(self) -> None:
-        """Close the pipes that nobody uses."""
-        while self._idle:
-            self._idle.pop().close()
 
 
 class Direction:
@@ -116,7 +66,7 @@ class Direction:
         self._recv = source.recv
         self._send = sink.send
         self._kept: bytes | memoryview = kept
-        self._pipe: _Pipe | None = None
+        self._pipe: Pipe | None = None
         self._bulk_score = 0
         self._is_plain = not kept  # neither blocked, nor bulk, nor ended
         self.moved = 0
@@ -237,11 +187,11 @@ class Direction:
                 self._turn_to_plain()
                 break
             was_empty = not pipe.filled
-            count = _splice(source, pipe.write_end)
+            count = splice(source, pipe.write_end)
             pipe.filled += count or 0
             self.is_blocked = True
             while pipe.filled:
-                written = _splice(pipe.read_end, sink)
+                written = splice(pipe.read_end, sink)
                 if written is None:
                     return
                 pipe.filled -= written
@@ -270,19 +220,6 @@ class Direction:
         self.ended = True
         self._is_plain = False
         self._flow.direction_ended(self)
-
-
-def _splice(source: int, sink: int) -> int | None:
-    """Move up to a pipe's worth; 0 at the end of the stream, None when it would block.
-
-    Raises:
-        OSError: either side has failed.
-
-    """
-    try:
-        return os.splice(source, sink, _PIPE_BYTES, flags=_SPLICE_FLAGS)
-    except BlockingIOError:
-        return None
 
 
 class Flow:
@@ -314,7 +251,7 @@ class Flow:
     ) -> None:
         self.poller = poller
         self.pipes = pipes
-        self.splice = splice and _HAS_SPLICE
+        self.splice = splice and HAS_SPLICE
         self.client = client
         self.upstream = upstream
         self._on_end = on_end

@@ -4,18 +4,16 @@ Each worker makes its part; `merge` adds the parts of several workers up, so tha
 """
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-if TYPE_CHECKING:
-    from l4relay.tcp import TcpRelay
-    from l4relay.udp import UdpRelay
+from l4relay.relay import Relay
 
 Status = dict[str, Any]
 
 _STATES: Final = ("up", "ejected", "down")
 
 
-def relay_status(relay: "TcpRelay | UdpRelay") -> Status:
+def relay_status(relay: Relay) -> Status:
     """Return a relay's counters and its endpoints."""
     return {
         "name": relay.config.name,

@@ -1,10 +1,17 @@
 """Reading one TOML table key by key, and gathering what is wrong with it."""
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import MISSING, fields
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from l4relay.toml_lines import KeyPath, locate_keys
+from l4relay.toml_lines import KeyPath, locate
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Model = TypeVar("Model", bound="DataclassInstance")
+T = TypeVar("T")
 
 
 class ConfigError(ValueError):
@@ -26,15 +33,12 @@ class Problems:
 
     def __init__(self, file: str, text: str) -> None:
         self._file = file
-        self._lines = locate_keys(text)
+        self._lines = locate(text)
         self._found: list[tuple[int, str]] = []
 
     def add(self, path: KeyPath, message: str) -> None:
         """Note a problem with the key at `path`, or with the nearest table around it that is in the file."""
-        known = path
-        while known and known not in self._lines:
-            known = known[:-1]
-        line = self._lines.get(known, 1)
+        line = self._lines.of(path)
         self._found.append((line, f"{self._file}:{line}: {_dotted(path)}: {message}"))
 
     def raise_all(self) -> None:
@@ -57,53 +61,66 @@ class Table:
     def __init__(self, problems: Problems, path: KeyPath, raw: object) -> None:
         self._problems = problems
         self._path = path
-        self._raw: dict[str, Any] = raw if isinstance(raw, dict) else {"address": raw}
-        if not isinstance(raw, dict) and not isinstance(raw, str):
+        self._raw: dict[str, Any] = dict(raw) if isinstance(raw, dict) else {"address": raw}
+        if not isinstance(raw, dict | str):
             problems.add(path, f"expected a table, not {raw!r}")
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._raw)
 
-    def has(self, key: str) -> bool:
-        """Say whether the file has this key."""
+    def __contains__(self, key: str) -> bool:
         return key in self._raw
+
+    def get(self, key: str) -> object:
+        """Return a value as the file has it, None if it has none."""
+        return self._raw.get(key)
+
+    def set_default(self, key: str, raw: object) -> None:
+        """Have the file say so where it says nothing."""
+        self._raw.setdefault(key, raw)
 
     def problem(self, key: str, message: str) -> None:
         """Note a problem with one key."""
         self._problems.add((*self._path, key), message)
 
-    def take(self, key: str, convert: Callable[[object], Any], default: Any) -> Any:
-        """Return the converted value, or the default where it is missing or wrong."""
-        if key not in self._raw:
-            return default
+    def fill(self, model: type[Model], **converters: Callable[[object], Any]) -> Model | None:
+        """Return a dataclass made from this table: its keys are those of `converters`.
+
+        What is missing or wrong has the dataclass's default; None where there is no such default.
+        """
+        needed = {field.name for field in fields(model) if field.default is MISSING}
+        values = {key: self.take(key, convert) for key, convert in converters.items() if key in self}
+        for key in needed - values.keys():
+            self.problem(key, "is missing")
+        self._refuse_others(converters)
+        usable = {key: value for key, value in values.items() if value is not None}
+        return model(**usable) if needed <= usable.keys() else None
+
+    def take(self, key: str, convert: Callable[[object], T]) -> T | None:
+        """Return the value of a key that is there, None where it is wrong."""
         try:
             return convert(self._raw[key])
         except ValueError as error:
             self.problem(key, str(error))
-            return default
-
-    def require(self, key: str, convert: Callable[[object], Any], stand_in: Any) -> Any:
-        """Return the converted value; it is a problem when there is none."""
-        if key not in self._raw:
-            self.problem(key, "is missing")
-        return self.take(key, convert, stand_in)
-
-    def child(self, key: str) -> "Table | None":
-        """Return a table in this one, None where the file has none."""
-        if key not in self._raw:
             return None
+
+    def child(self, key: str) -> "Table":
+        """Return the table in this one.
+
+        Raises:
+            ValueError: it is none.
+
+        """
         if not isinstance(self._raw[key], dict):
-            self.problem(key, f"expected a table, not {self._raw[key]!r}")
-            return None
+            raise ValueError(f"expected a table, not {self._raw[key]!r}")
         return Table(self._problems, (*self._path, key), self._raw[key])
 
     def element(self, key: str, index: int, raw: object) -> "Table":
         """Return a table in a list of this one."""
         return Table(self._problems, (*self._path, key, index), raw)
 
-    def refuse_others(self, known: Iterable[str]) -> None:
+    def _refuse_others(self, known: Collection[str]) -> None:
         """Note every key that is not among the known ones, with the nearest that is."""
-        known = list(known)
         for key in self._raw:
             if key not in known:
                 near = difflib.get_close_matches(key, known, n=1)

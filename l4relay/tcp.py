@@ -10,14 +10,12 @@ or to the relay's tick.
 """
 
 import errno
-import logging
 import socket
 import time
-from collections import Counter
 from typing import Final
 
 from l4relay.addresses import NetworkSet
-from l4relay.admission import Admission, Limits
+from l4relay.admission import Limits
 from l4relay.config import RelayConfig
 from l4relay.endpoints import Endpoint, Group
 from l4relay.engine import Engine
@@ -34,7 +32,7 @@ from l4relay.proxy_protocol import (
     serialise_v2,
     unique_id_tlv,
 )
-from l4relay.routing import Names
+from l4relay.relay import Relay
 
 _READ_BYTES: Final = 16_384
 _SWEEPS_PER_IDLE_TIMEOUT: Final = 8
@@ -42,41 +40,19 @@ _MAX_SWEEP_INTERVAL_S: Final = 1.0
 _LOCAL_FAULTS: Final = EXHAUSTED | {errno.EADDRNOTAVAIL}
 """Descriptors or local ports are used up (ip(7)): no fault of the endpoint's."""
 
-_log = logging.getLogger(__name__)
 
-
-class TcpRelay:
-    """One `[[relay]]` of TCP.
-
-    Args:
-        config: Its table.
-        engine: What the process shares.
-        limits: The relay's counts, the same across reloads.
-
-    """
+class TcpRelay(Relay):
+    """One `[[relay]]` of TCP."""
 
     def __init__(self, config: RelayConfig, engine: Engine, limits: Limits) -> None:
-        self.config = config
-        self.engine = engine
-        self.admission = Admission(config, limits)
-        self.names = Names(config, engine.registry, self._report)
+        super().__init__(config, engine, limits)
         self.trusted = NetworkSet(config.trusted_proxies)
         self.starting: dict[Connection, float] = {}
         """Connections that are not relayed yet, and the monotonic time when they have to be further."""
         self.flowing: set[Connection] = set()
-        self.accepted = 0
-        self.refused: Counter[str] = Counter()
-        self.ended: Counter[str] = Counter()
-        self.sent = 0
-        self.received = 0
         self.is_exhausted = False
         """Descriptors or local ports were used up for the last connection."""
         self._next_sweep = 0.0
-
-    @property
-    def groups(self) -> tuple[Group, ...]:
-        """Every list of endpoints."""
-        return self.names.groups
 
     @property
     def active(self) -> int:
@@ -92,8 +68,7 @@ class TcpRelay:
 
     def tick(self, now: float) -> None:
         """End what is late, or has been idle for too long."""
-        for group in self.groups:
-            group.tick(now)
+        super().tick(now)
         for connection in [each for each, deadline in self.starting.items() if deadline <= now]:
             connection.on_late()
         if now >= self._next_sweep:
@@ -106,9 +81,6 @@ class TcpRelay:
         """End every connection."""
         for connection in [*self.starting, *self.flowing]:
             connection.end(reason)
-
-    def _report(self, endpoint: Endpoint) -> None:
-        _log.warning("relay %s: endpoint %s is %s", self.config.name, endpoint.key, endpoint.state)
 
 
 class Connection:
@@ -202,9 +174,7 @@ class Connection:
             self._endpoint.active -= 1
         if self._counted_as is not None:
             relay.admission.release(self._counted_as)
-        relay.ended[reason] += 1
-        relay.sent += sent
-        relay.received += received
+        relay.count_end(reason, sent, received)
         self._write_log(reason, sent, received, now)
 
     # ------------------------------------------------------------------------------------------- admit

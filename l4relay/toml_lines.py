@@ -1,122 +1,163 @@
-"""On which line of a TOML file each key stands, for error messages: `tomllib` does not tell.
+"""Where in a TOML text each key and array element is written.
 
-Reads a document that `tomllib` has accepted already, so it only has to find its way, not to judge.
+`tomllib` keeps no positions, so an error could name a key but not its line. This reads a text that `tomllib`
+has already accepted, and therefore only finds where things begin: it checks no grammar and converts no value.
+Covers TOML 1.0: headers, arrays of tables, dotted and quoted keys, inline tables, arrays over several lines.
 """
 
 import re
+import tomllib
+from bisect import bisect_right
 from typing import Final
 
 KeyPath = tuple[str | int, ...]
+"""Where a value is in the file: table names, keys and places in arrays, from the outside in."""
 
 _BLANK: Final = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*")
-_KEY_PART: Final = re.compile(r"""[ \t]*(?:"((?:[^"\\]|\\.)*)"|'([^']*)'|([A-Za-z0-9_-]+))[ \t]*""")
+_BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
+_DOT: Final = re.compile(r"[ \t]*\.[ \t]*")
+_EQUALS: Final = re.compile(r"[ \t]*=[ \t]*")
+# The longer quotes first. A text in three quotes may end with one or two quotes of its own before the closing
+# three, which leaves them after the first three that the lazy match finds.
 _STRING: Final = re.compile(
-    r'''"""(?:[^\\]|\\.)*?"{3,5}|\'{3}.*?\'{3,5}|"(?:[^"\\]|\\.)*"|'[^']*\'''', re.DOTALL
+    r'"""(?:\\.|[^\\])*?""""{0,2}' r"|'''.*?''''{0,2}" r'|"(?:\\.|[^"\\])*"' r"|'[^']*'",
+    re.DOTALL,
 )
-_SCALAR: Final = re.compile(r"[^\s,\]}#]+(?: \d\d:[^\s,\]}#]+)?")
+_OTHER_SCALAR: Final = re.compile(r"[^,\]}#\n]+")  # number, truth value, date: a space may be inside a date
 
 
-def locate_keys(text: str) -> dict[KeyPath, int]:
-    """Return the line, from 1, of each key, table and array element of a valid TOML document."""
-    return _Locator(text).lines
+class Lines:
+    """The line of every key and array element of one TOML text."""
+
+    def __init__(self, lines: dict[KeyPath, int]) -> None:
+        self._lines = lines
+
+    def of(self, path: KeyPath) -> int:
+        """Return the line where `path` is written, else of the innermost table around it, else 1."""
+        for length in range(len(path), 0, -1):
+            line = self._lines.get(path[:length])
+            if line is not None:
+                return line
+        return 1
+
+    def paths(self) -> set[KeyPath]:
+        """Return every path that the text defines."""
+        return set(self._lines)
 
 
-class _Locator:
-    """Walks over the document once and notes where each path begins."""
+def locate(text: str) -> Lines:
+    """Return the lines of `text`, which must be TOML that `tomllib` accepts."""
+    return Lines(_Scanner(text).scan())
+
+
+class _Scanner:
+    """One pass over a text: `_at` moves forward, `_lines` fills."""
 
     def __init__(self, text: str) -> None:
-        self.lines: dict[KeyPath, int] = {}
         self._text = text
         self._at = 0
-        self._noted_at, self._noted_line = 0, 1
-        self._array_sizes: dict[KeyPath, int] = {}
+        self._newlines = [match.start() for match in re.finditer("\n", text)]
+        self._lines: dict[KeyPath, int] = {}
+        self._array_lengths: dict[KeyPath, int] = {}
+
+    def scan(self) -> dict[KeyPath, int]:
         table: KeyPath = ()
-        while self._skip_blank() < len(text):
-            if text.startswith("[", self._at):
+        self._skip(_BLANK)
+        while self._at < len(self._text):
+            if self._text[self._at] == "[":
                 table = self._header()
             else:
-                self._pair(table)
-
-    def _skip_blank(self) -> int:
-        self._at = _end(_BLANK, self._text, self._at)
-        return self._at
-
-    def _note(self, path: KeyPath) -> None:
-        self._noted_line += self._text.count("\n", self._noted_at, self._at)
-        self._noted_at = self._at
-        self.lines.setdefault(path, self._noted_line)
+                self._key_value(table)
+            self._skip(_BLANK)
+        return self._lines
 
     def _header(self) -> KeyPath:
+        """Read `[a.b]` or `[[a.b]]` and return the path of the table that it opens."""
+        line = self._line()
         is_array = self._text.startswith("[[", self._at)
-        start = self._at
-        self._at += 2 if is_array else 1
+        brackets = 2 if is_array else 1
+        self._at += brackets
+        self._skip(_BLANK)
+        *outer, name = self._key()
+        self._skip(_BLANK)
+        self._at += brackets
         path: KeyPath = ()
-        keys = self._dotted_key()
-        for position, key in enumerate(keys):
-            path = (*path, key)
-            if is_array and position == len(keys) - 1:
-                index = self._array_sizes.get(path, 0)
-                self._array_sizes[path] = index + 1
-                path = (*path, index)
-            elif path in self._array_sizes:  # [array.table] belongs to the array's last element
-                path = (*path, self._array_sizes[path] - 1)
-        end = self._at + (2 if is_array else 1)
-        self._at = start
-        self._note(path)
-        self._at = end
+        for step in outer:
+            path = (*path, step)
+            self._lines.setdefault(path, line)
+            if path in self._array_lengths:  # a header below an array of tables means its last table
+                path = (*path, self._array_lengths[path] - 1)
+        path = (*path, name)
+        if is_array:
+            place = self._array_lengths.get(path, 0)
+            self._array_lengths[path] = place + 1
+            self._lines.setdefault(path, line)
+            path = (*path, place)
+        self._lines[path] = line  # over that of an earlier `[a.b]`, which defined `a` only in passing
         return path
 
-    def _pair(self, table: KeyPath) -> None:
-        start = self._at
-        path = (*table, *self._dotted_key())
-        end = self._at + 1  # the "="
-        self._at = start
-        self._note(path)
-        self._at = end
+    def _key_value(self, table: KeyPath) -> None:
+        line = self._line()
+        path = table
+        for step in self._key():
+            path = (*path, step)
+            self._lines.setdefault(path, line)
+        self._skip(_EQUALS)
         self._value(path)
 
-    def _dotted_key(self) -> list[str]:
-        keys = []
-        while True:
-            match = _KEY_PART.match(self._text, self._at)
-            assert match is not None, "the document was accepted by tomllib"
-            keys.append(next(part for part in match.groups() if part is not None))
-            self._at = match.end()
-            if not self._text.startswith(".", self._at):
-                return keys
-            self._at += 1
+    def _key(self) -> list[str]:
+        steps = [self._key_step()]
+        while self._skip(_DOT):
+            steps.append(self._key_step())
+        return steps
+
+    def _key_step(self) -> str:
+        bare = self._skip(_BARE_KEY)
+        if bare:
+            return bare
+        return str(tomllib.loads(f"key = {self._skip(_STRING)}")["key"])
 
     def _value(self, path: KeyPath) -> None:
-        self._skip_blank()
-        first = self._text[self._at]
-        if first == "[":
+        opening = self._text[self._at]
+        if opening == "[":
             self._array(path)
-        elif first == "{":
+        elif opening == "{":
             self._inline_table(path)
-        else:
-            self._at = _end(_STRING if first in "\"'" else _SCALAR, self._text, self._at)
+        elif not self._skip(_STRING):
+            self._skip(_OTHER_SCALAR)
 
     def _array(self, path: KeyPath) -> None:
         self._at += 1
-        index = 0
-        while self._text[self._skip_blank()] != "]":
-            self._note((*path, index))
-            self._value((*path, index))
-            index += 1
-            if self._text[self._skip_blank()] == ",":
-                self._at += 1
-        self._at += 1
+        place = 0
+        while not self._closes("]"):
+            element = (*path, place)
+            self._lines[element] = self._line()
+            self._value(element)
+            place += 1
 
     def _inline_table(self, path: KeyPath) -> None:
         self._at += 1
-        while self._text[self._skip_blank()] != "}":
-            self._pair(path)
-            if self._text[self._skip_blank()] == ",":
-                self._at += 1
+        while not self._closes("}"):
+            self._key_value(path)
+
+    def _closes(self, bracket: str) -> bool:
+        """Skip to the next element or past the closing `bracket`; return whether it was the latter."""
+        self._skip(_BLANK)
+        if self._text[self._at] == ",":
+            self._at += 1
+            self._skip(_BLANK)
+        if self._text[self._at] != bracket:
+            return False
         self._at += 1
+        return True
 
+    def _skip(self, pattern: re.Pattern[str]) -> str:
+        """Move behind what `pattern` matches here and return it, "" if it does not match."""
+        match = pattern.match(self._text, self._at)
+        if match is None:
+            return ""
+        self._at = match.end()
+        return match[0]
 
-def _end(pattern: re.Pattern[str], text: str, at: int) -> int:
-    match = pattern.match(text, at)
-    assert match is not None, "the document was accepted by tomllib"
-    return match.end()
+    def _line(self) -> int:
+        return bisect_right(self._newlines, self._at) + 1

@@ -11,18 +11,18 @@ import contextlib
 import errno
 import logging
 import socket
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from typing import Final
 
 from l4relay.addresses import InetAddress, ListenAddress
-from l4relay.admission import Admission, Limits
+from l4relay.admission import Limits
 from l4relay.config import RelayConfig
 from l4relay.datagrams import ClientAddress, DatagramSocket
-from l4relay.endpoints import Endpoint, Group
+from l4relay.endpoints import Endpoint
 from l4relay.engine import Engine
 from l4relay.listener import EXHAUSTED, MAPPED_PREFIX
 from l4relay.poller import Poller
-from l4relay.routing import Names
+from l4relay.relay import Relay
 
 _MAX_DATAGRAM: Final = 65_535
 _DATAGRAMS_A_TURN: Final = 64
@@ -33,35 +33,15 @@ _LOCAL_FAULTS: Final = EXHAUSTED | {errno.EAGAIN, errno.EADDRNOTAVAIL}
 _log = logging.getLogger(__name__)
 
 
-class UdpRelay:
-    """One `[[relay]]` of UDP.
-
-    Args:
-        config: Its table.
-        engine: What the process shares.
-        limits: The relay's counts, the same across reloads.
-
-    """
+class UdpRelay(Relay):
+    """One `[[relay]]` of UDP."""
 
     def __init__(self, config: RelayConfig, engine: Engine, limits: Limits) -> None:
-        self.config = config
-        self.engine = engine
-        self.admission = Admission(config, limits)
-        self.names = Names(config, engine.registry, self._report)
+        super().__init__(config, engine, limits)
         self.sessions: OrderedDict[Session, None] = OrderedDict()
         """The longest idle one first."""
-        self.accepted = 0
-        self.refused: Counter[str] = Counter()
-        self.ended: Counter[str] = Counter()
-        self.sent = 0
-        self.received = 0
         self._max_sessions = max(1, config.max_sessions // engine.workers)
         self._silent_until = 0.0
-
-    @property
-    def groups(self) -> tuple[Group, ...]:
-        """Every list of endpoints."""
-        return self.names.groups
 
     @property
     def active(self) -> int:
@@ -84,8 +64,7 @@ class UdpRelay:
 
     def tick(self, now: float) -> None:
         """End the sessions that have been idle for too long."""
-        for group in self.groups:
-            group.tick(now)
+        super().tick(now)
         oldest = now - self.config.idle_timeout
         while self.sessions:
             session = next(iter(self.sessions))
@@ -109,9 +88,6 @@ class UdpRelay:
 
     def _end_longest_idle(self, reason: str) -> None:
         next(iter(self.sessions)).end(reason)
-
-    def _report(self, endpoint: Endpoint) -> None:
-        _log.warning("relay %s: endpoint %s is %s", self.config.name, endpoint.key, endpoint.state)
 
 
 class UdpListener:
@@ -254,9 +230,7 @@ class Session:
         if self._listener.sessions.get(self._client) is self:
             self._listener.forget(self._client)
         relay.admission.release(self._source)
-        relay.ended[reason] += 1
-        relay.sent += self._sent_bytes
-        relay.received += self._received_bytes
+        relay.count_end(reason, self._sent_bytes, self._received_bytes)
         self._write_log(reason)
 
     def _send_upstream(self, datagram: bytes) -> None:

@@ -17,19 +17,19 @@ from typing import Any, Final
 from l4relay.access_log import AccessLog
 from l4relay.addresses import ListenAddress, UnixAddress
 from l4relay.admission import Limits, LocalLimits
-from l4relay.config import Config, RelayConfig, load
+from l4relay.config import Config, RelayConfig
+from l4relay.config_file import load
 from l4relay.engine import Engine
 from l4relay.health import watch_health
 from l4relay.listener import Listener, bind
 from l4relay.names import follow_names
 from l4relay.poller import Poller
+from l4relay.relay import Relay
 from l4relay.resolve import Resolver
 from l4relay.status import relay_status
 from l4relay.table import ConfigError
 from l4relay.tcp import TcpRelay
 from l4relay.udp import UdpListener, UdpRelay
-
-Relay = TcpRelay | UdpRelay
 
 _TICK_S: Final = 0.1
 _FILE_POLL_S: Final = 1.0
@@ -202,6 +202,7 @@ class Worker:
             if isinstance(relay, TcpRelay):
                 listener = Listener(self.engine.poller, listen, sock, relay.accept)
             else:
+                assert isinstance(relay, UdpRelay)
                 listener = UdpListener(self.engine.poller, listen, sock, relay)
             self.listeners[listen] = listener
             _log.info("relay %s listens on %s", relay.config.name, listener)

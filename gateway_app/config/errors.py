@@ -7,11 +7,10 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from l4relay.toml_lines import KeyPath as KeyPath
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-
-KeyPath = tuple[str | int, ...]
-"""Where a value is in the file: table names, keys and places in arrays, from the outside in."""
 
 _LONGEST_FOUND: Final = 60
 

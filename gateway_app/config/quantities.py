@@ -11,10 +11,10 @@ from typing import Annotated, Final
 
 from pydantic import BeforeValidator, Field, ValidationInfo, WithJsonSchema
 
-DURATION_EXPECTED: Final = 'expected a duration with its unit, such as "250ms", "5s", "2m" or "1h"'
+from l4relay.quantities import DURATION_EXPECTED, DURATION_PATTERN, NUMBER, parse_duration
+
 SIZE_EXPECTED: Final = 'expected a size with its unit, such as "512B", "64KiB" or "10MB"'
 
-_SECONDS: Final = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES: Final = {
     "B": 1,
     "kB": 10**3,
@@ -27,24 +27,8 @@ _BYTES: Final = {
     "GiB": 2**30,
     "TiB": 2**40,
 }
-_NUMBER: Final = r"[0-9]{1,15}(?:\.[0-9]{1,9})?"
-_DURATION_PATTERN: Final = rf"^({_NUMBER}) ?({'|'.join(_SECONDS)})$"
-_SIZE_PATTERN: Final = rf"^({_NUMBER}) ?({'|'.join(_BYTES)})$"
-_DURATION: Final = re.compile(_DURATION_PATTERN.removesuffix("$"))
+_SIZE_PATTERN: Final = rf"^({NUMBER}) ?({'|'.join(_BYTES)})$"
 _SIZE: Final = re.compile(_SIZE_PATTERN.removesuffix("$"))
-
-
-def parse_duration(text: str) -> float:
-    """Return the seconds that `text` names.
-
-    Raises:
-        ValueError: `text` is no number followed by us, ms, s, m, h or d; the message says what is accepted.
-
-    """
-    match = _DURATION.fullmatch(text)
-    if match is None:
-        raise ValueError(DURATION_EXPECTED)
-    return float(match[1]) * _SECONDS[match[2]]
 
 
 def parse_size(text: str) -> int:
@@ -84,7 +68,7 @@ def _size(value: object, info: ValidationInfo) -> object:
 Duration = Annotated[
     float,
     BeforeValidator(_duration),
-    WithJsonSchema({"type": "string", "pattern": _DURATION_PATTERN, "examples": ["250ms", "5s", "2m"]}),
+    WithJsonSchema({"type": "string", "pattern": DURATION_PATTERN, "examples": ["250ms", "5s", "2m"]}),
 ]
 """Seconds; in the file a text such as "250ms", "5s", "2m", "1h" or "7d"."""
 

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from gateway_app.config.errors import ConfigError
-from l4relay import config as relay_config
+from l4relay import config_file as relay_config
 from l4relay.table import ConfigError as RelayConfigError
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from l4relay.config import HealthConfig, OutlierConfig, ProcessConfig, RelayConfig, parse
+from l4relay.config import HealthConfig, OutlierConfig, ProcessConfig, RelayConfig
+from l4relay.config_file import parse
 
 GUIDE = (Path(__file__).parents[2] / "docs/relay.md").read_text()
 EXCERPTS = re.findall(r"```toml\n(.*?)```", GUIDE, re.DOTALL)

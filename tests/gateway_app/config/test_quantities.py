@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from gateway_app.config.quantities import Duration, PositiveDuration, Size, parse_duration, parse_size
+from gateway_app.config.quantities import Duration, PositiveDuration, Size, parse_size
+from l4relay.quantities import parse_duration
 
 
 class Table(BaseModel):

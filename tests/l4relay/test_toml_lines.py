@@ -7,10 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway_app.config.errors import KeyPath
-from gateway_app.config.locate import locate
+from l4relay.toml_lines import KeyPath, locate
 
-REFERENCE = Path(__file__).with_name("reference.toml")
+REFERENCE = Path(__file__).parents[1] / "gateway_app" / "config" / "reference.toml"
 
 
 def paths_in(value: object, path: KeyPath = ()) -> set[KeyPath]:
