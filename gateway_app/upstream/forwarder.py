@@ -177,6 +177,7 @@ async def _begin_body(request: UpstreamRequest, exchange: Exchange, flight: Flig
         # The client sends its body once it is read: not before the endpoint wants it.
         request.expects_continue = True
         request.receive = flight.receive
+        flight.owns_receive = False
         return
     flight.cause = Cause.REQUEST_TIMEOUT
     flight.deadline = monotonic() + idle_s

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import httptools
 
 from gateway_app.header_fields import HOP_BY_HOP, NOT_NOMINABLE, nominated_by
-from gateway_app.problem import Cause, GatewayError
+from gateway_app.problem import Cause
 from gateway_app.upstream.transport import FieldList, Sent, UpstreamError
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class Http1Connection(asyncio.Protocol):
         self.upload: asyncio.Task[None] | None = None
         self.status = 0
         # A connection that carries another exchange has these as they are here: see `_is_reusable`.
-        self._error: GatewayError | None = None
+        self._error: Exception | None = None
         self._paused = False
         self._bypass_left = 0
         self._reset("GET")
@@ -229,7 +229,7 @@ class Http1Connection(asyncio.Protocol):
             self.upload = None
         self._close_socket()
 
-    def fail(self, error: GatewayError) -> None:
+    def fail(self, error: Exception) -> None:
         """Break the exchange off: the owner sees `error` at its next wait, and the socket is closed."""
         if self._error is None:
             self._error = error
@@ -290,7 +290,9 @@ class Http1Connection(asyncio.Protocol):
         self._close_socket()
 
     def eof_received(self) -> None:
-        """Let the transport close; `connection_lost` decides what that means."""
+        """Take the endpoint's end for ours: the transport would first write what nobody may read."""
+        self._transport.abort()
+        self.connection_lost(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Decide whether the end of the connection is the end of the body, a cut answer or an idle close."""
@@ -375,6 +377,7 @@ class Http1Connection(asyncio.Protocol):
         """Take note that an answer begins (httptools calls this)."""
         if self._complete:
             self._is_spoiled = True
+            self._fields = []  # an answer that nobody asked for must leave nothing in the one before
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep one field (httptools calls this)."""

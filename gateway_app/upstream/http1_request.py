@@ -10,7 +10,6 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from gateway_app.problem import Cause, GatewayError
-from gateway_app.upstream.deadlines import NEVER
 
 if TYPE_CHECKING:
     from gateway_app.upstream.deadlines import Flight
@@ -95,7 +94,7 @@ async def _upload(
                 flight.deadline = loop.time() + response_timeout_s
         else:
             flight.end(Cause.CLIENT_CLOSED)
-    except GatewayError as error:
+    except Exception as error:  # also what a middleware's `receive` raises: the request must raise it
         connection.fail(error)
 
 
@@ -119,9 +118,13 @@ async def _write_body(
         if not more or left == 0:
             break
         if connection.is_write_paused:
+            if not connection.has_head:
+                flight.cause = Cause.IDLE_TIMEOUT
+            flight.deadline = loop.time() + idle_s
             await connection.drained()
-        flight.cause = Cause.REQUEST_TIMEOUT
-        flight.deadline = loop.time() + idle_s if not connection.has_head else NEVER
+        if not connection.has_head:  # else the cause is what the answer waits for
+            flight.cause = Cause.REQUEST_TIMEOUT
+        flight.deadline = loop.time() + idle_s
         message = await receive()
         if message["type"] == "http.disconnect":
             return False

@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, cast
 
 import pytest
-from starlette.types import Message, Scope
+import uvloop
+from starlette.types import Message, Receive, Scope
 
 from gateway_app.config.model import BackendConfig, EndpointConfig
 from gateway_app.exchange import Exchange
@@ -20,6 +21,16 @@ from gateway_app.upstream.forwarder import Forwarder
 from gateway_app.upstream.transport import Transport
 from gateway_app.upstream.transports import make_transport
 from l4relay.resolve import Resolver
+
+LoopFactories = dict[str, Callable[[], asyncio.AbstractEventLoop]]
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> LoopFactories:
+    """Connections are tested on both event loops: they call a protocol in different orders."""
+    factories: LoopFactories = {"asyncio": asyncio.new_event_loop}
+    if item.path.name.startswith("test_http1_"):
+        factories["uvloop"] = uvloop.new_event_loop
+    return factories
 
 
 class NotingTransport:
@@ -125,8 +136,10 @@ class Line:
         self._settings = settings
         self._resolver = Resolver()
         self._deadlines = Deadlines()
+        self._serving: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Line:
+        self._others = asyncio.all_tasks()
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         port = self._server.sockets[0].getsockname()[1]
         config = Bench.config(port, **self._settings)
@@ -139,15 +152,23 @@ class Line:
         await self.backend.close()
         await self._deadlines.aclose()
         self._server.close()
+        for serving in self._serving:
+            serving.cancel()
+        async with asyncio.timeout(5):
+            while asyncio.all_tasks() - self._others:  # noqa: ASYNC110 -- no task may be left behind
+                await asyncio.sleep(0.001)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         self.open_at_endpoint += 1
+        serving = cast("asyncio.Task[None]", asyncio.current_task())
+        self._serving.add(serving)
         try:
             await self._conversation(reader, writer)
-        except (ConnectionError, asyncio.IncompleteReadError):
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
+            self._serving.discard(serving)
             writer.close()
             self.open_at_endpoint -= 1
 
@@ -165,15 +186,16 @@ class Line:
         path: str = "/",
         *,
         body: Sequence[bytes] = (),
+        receive: Receive | None = None,
         length: int | None = None,
         expect: bool = False,
         on_send: Callable[[Message], Awaitable[None]] | None = None,
     ) -> Outcome:
-        """Forward one request whose body comes in these pieces."""
+        """Forward one request whose body comes in these pieces, or as `receive` gives it."""
         loop = asyncio.get_running_loop()
         exchange = Exchange("id", "192.0.2.7", "http", loop.time(), 1_000_000)
         exchange.backend = "users"
-        exchange.has_body = bool(body)
+        exchange.has_body = bool(body) or receive is not None
         exchange.expects_continue = expect
         exchange.decoded_path, exchange.raw_path = path, path.encode()
         headers = [(b"host", b"example.com")]
@@ -191,7 +213,7 @@ class Line:
         pieces = list(body)
         outcome = Outcome()
 
-        async def receive() -> Message:
+        async def receive_piece() -> Message:
             if not pieces:
                 await loop.create_future()
             piece = pieces.pop(0)
@@ -208,7 +230,7 @@ class Line:
                 outcome.is_whole = not message.get("more_body", False)
 
         try:
-            await self._forwarder(scope, receive, send)
+            await self._forwarder(scope, receive or receive_piece, send)
         except GatewayError as error:
             outcome.cause = error.cause
         return outcome

@@ -11,7 +11,7 @@ from gateway_app.problem import Cause
 
 OK = b"HTTP/1.1 200 OK\r\n"
 NEXT = OK + b"Content-Length: 4\r\n\r\nnext"
-SMUGGLED = OK + b"Content-Length: 8\r\n\r\nsmuggled"
+SMUGGLED = OK + b"Set-Cookie: smuggled\r\nContent-Length: 8\r\n\r\nsmuggled"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
@@ -210,6 +210,7 @@ async def test_surplus_behind_an_answer_ends_the_connection_with_it(
     assert first.cause is None
     assert first.is_whole
     assert first.body == body
+    assert not any(name == b"set-cookie" for name, _ in first.headers)
     assert (second.status, second.body) == (200, b"next")
     assert connections == 2
 
