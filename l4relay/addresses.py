@@ -23,7 +23,8 @@ _MAX_PORT: Final = 65_535
 _MAX_UNIX_PATH: Final = 107
 """Linux keeps 108 bytes for a socket's path, the closing zero among them (unix(7))."""
 
-_MAPPED_PREFIX: Final = b"\x00" * 10 + b"\xff\xff"
+MAPPED_PREFIX: Final = b"\x00" * 10 + b"\xff\xff"
+"""What an IPv4 address begins with in its IPv6 form (RFC 4291 2.5.5.2)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +119,7 @@ def ip_bytes(text: str) -> bytes | None:
         packed = socket.inet_pton(socket.AF_INET6, text.partition("%")[0])
     except (OSError, ValueError):  # ValueError: an embedded zero or a surrogate
         return None
-    return packed[12:] if packed.startswith(_MAPPED_PREFIX) else packed
+    return packed[12:] if packed.startswith(MAPPED_PREFIX) else packed
 
 
 class NetworkSet:

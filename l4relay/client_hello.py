@@ -107,11 +107,6 @@ class ClientHelloReader:
         return True
 
 
-def read_server_name(start: bytes, max_bytes: int = MAX_BYTES) -> Answer:
-    """Read a connection's first bytes at once; see `ClientHelloReader`."""
-    return ClientHelloReader(max_bytes).feed(start)
-
-
 class _TruncatedError(Exception):
     """A length inside the hello reaches over the end of what holds it."""
 

@@ -26,10 +26,9 @@ from l4relay.dns_message import (
     encode_query,
     follow_aliases,
 )
+from l4relay.resolv_conf import ResolvConf, WatchedFile, is_ipv6, parse_hosts, parse_resolv_conf
 
 _MAX_UDP_BYTES: Final = 4096
-_MAX_NAMESERVERS: Final = 3
-_MAX_SEARCH: Final = 6
 _LOCALHOST: Final = {"localhost": ("127.0.0.1", "::1")}
 """Known without asking (RFC 6761 6.3); hosts(5) may say otherwise."""
 LOCAL_EXPIRY_S: Final = 30.0
@@ -53,62 +52,6 @@ class ResolveError(OSError):
 
 
 @dataclass(frozen=True, slots=True)
-class ResolvConf:
-    """What resolv.conf(5) says: each nameserver is tried `attempts` times, for `timeout_s` at most."""
-
-    nameservers: tuple[str, ...] = ()
-    search: tuple[str, ...] = ()
-    ndots: int = 1
-    timeout_s: float = 2.0
-    attempts: int = 2
-
-    def names_to_try(self, host: str) -> list[str]:
-        """Return the absolute names that `host` may stand for, the likeliest first."""
-        if host.endswith("."):
-            return [host]
-        searched = [f"{host}.{suffix}" for suffix in self.search]
-        return [host, *searched] if host.count(".") >= self.ndots else [*searched, host]
-
-
-def parse_resolv_conf(text: str) -> ResolvConf:
-    """Read a resolv.conf(5); what is not understood is passed over, as the system's resolver does."""
-    nameservers: list[str] = []
-    search: tuple[str, ...] = ()
-    numbers: dict[str, int] = {}
-    for line in text.splitlines():
-        match line.partition("#")[0].partition(";")[0].split():
-            case ["nameserver", address, *_] if ip_bytes(address) is not None:
-                nameservers.append(address)
-            case ["search" | "domain", *suffixes]:
-                search = tuple(suffix.strip(".") for suffix in suffixes if suffix.strip("."))
-            case ["options", *options]:
-                split = (option.partition(":") for option in options)
-                numbers.update((name, int(value)) for name, _, value in split if value.isdecimal())
-    return ResolvConf(
-        tuple(nameservers[:_MAX_NAMESERVERS]),
-        search[:_MAX_SEARCH],
-        ndots=min(numbers.get("ndots", 1), 15),
-        timeout_s=min(max(numbers.get("timeout", 2), 1), 30),
-        attempts=min(max(numbers.get("attempts", 2), 1), 5),
-    )
-
-
-def parse_hosts(text: str) -> dict[str, tuple[str, ...]]:
-    """Read a hosts(5): names in lower case to their addresses, IPv4 first."""
-    addresses: dict[str, list[str]] = {}
-    for line in text.splitlines():
-        match line.partition("#")[0].split():
-            case [address, *names] if ip_bytes(address) is not None:
-                for name in names:
-                    addresses.setdefault(name.lower(), []).append(address)
-    return {name: tuple(sorted(dict.fromkeys(listed), key=_is_ipv6)) for name, listed in addresses.items()}
-
-
-def _is_ipv6(address: str) -> bool:
-    return ":" in address
-
-
-@dataclass(frozen=True, slots=True)
 class _Answer:
     """What one question came to; without addresses, `ttl_s` is how long there are none."""
 
@@ -118,30 +61,6 @@ class _Answer:
 
 class _NoAnswerError(Exception):
     """No nameserver gave a usable reply."""
-
-
-class _Watched:
-    """A file's text, read again when it changes; empty where there is none."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._stamp: tuple[int, int, int] | None = None
-        self._text = ""
-
-    def text(self) -> tuple[str, bool]:
-        """Return the text, and whether it is new."""
-        try:
-            status = self._path.stat()
-            stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
-            if stamp == self._stamp:
-                return self._text, False
-            self._text = self._path.read_text(errors="replace")
-        except OSError:
-            stamp = (0, 0, 0)
-            self._text = ""
-        is_new = stamp != self._stamp
-        self._stamp = stamp
-        return self._text, is_new
 
 
 class Resolver:
@@ -168,8 +87,8 @@ class Resolver:
         max_negative_ttl_s: float = 30.0,
         rng: random.Random | None = None,
     ) -> None:
-        self._resolv_conf_file = _Watched(resolv_conf)
-        self._hosts_file = _Watched(hosts)
+        self._resolv_conf_file = WatchedFile(resolv_conf)
+        self._hosts_file = WatchedFile(hosts)
         self._nameserver_port = nameserver_port
         self._min_ttl_s = min_ttl_s
         self._max_ttl_s = max_ttl_s
@@ -279,7 +198,7 @@ async def _ask_over_udp(nameserver: str, port: int, query: bytes) -> Reply:
     The socket is connected, so only the nameserver's datagrams arrive, and a refusal is known at once.
     """
     loop = asyncio.get_running_loop()
-    family = socket.AF_INET6 if _is_ipv6(nameserver) else socket.AF_INET
+    family = socket.AF_INET6 if is_ipv6(nameserver) else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as udp:
         udp.setblocking(False)
         udp.connect((nameserver, port))
@@ -306,14 +225,14 @@ async def _ask_system(host: str, port: int) -> Resolution:
     except (OSError, UnicodeError) as error:
         raise ResolveError(f"{host}: {error}", LOCAL_EXPIRY_S) from error
     addresses = dict.fromkeys(str(address[0]) for *_, address in found)
-    return Resolution(tuple(sorted(addresses, key=_is_ipv6)), LOCAL_EXPIRY_S)
+    return Resolution(tuple(sorted(addresses, key=is_ipv6)), LOCAL_EXPIRY_S)
 
 
 def _has_route(address: str) -> bool:
     """Say whether the system knows a way to `address` (RFC 6724 6, rule 1); nothing is sent."""
     try:
         with socket.socket(
-            socket.AF_INET6 if _is_ipv6(address) else socket.AF_INET, socket.SOCK_DGRAM
+            socket.AF_INET6 if is_ipv6(address) else socket.AF_INET, socket.SOCK_DGRAM
         ) as probe:
             probe.connect((address, 53))
     except OSError:

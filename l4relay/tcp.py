@@ -16,6 +16,7 @@ from typing import Final
 
 from l4relay.addresses import NetworkSet
 from l4relay.admission import Limits
+from l4relay.client import Client
 from l4relay.config import RelayConfig
 from l4relay.endpoints import Endpoint, Group
 from l4relay.engine import Engine
@@ -23,15 +24,7 @@ from l4relay.flow import Flow, abort_on_close
 from l4relay.listener import EXHAUSTED
 from l4relay.poller import ENDING
 from l4relay.preface import Preface
-from l4relay.proxy_protocol import Endpoint as ProxyEnd
-from l4relay.proxy_protocol import (
-    Header,
-    ProxyProtocolError,
-    TlvType,
-    serialise_v1,
-    serialise_v2,
-    unique_id_tlv,
-)
+from l4relay.proxy_protocol import ProxyProtocolError
 from l4relay.relay import Relay
 
 _READ_BYTES: Final = 16_384
@@ -93,24 +86,15 @@ class Connection:
     """
 
     __slots__ = (
-        *(
-            "_accepted_at",
-            "_bytes_before",
-            "_changed_at",
-            "_client",
-            "_connected_at",
-            "_counted_as",
-            "_endpoint",
-        ),
-        *("_flow", "_group", "_id", "_port", "_preface", "_proxy", "_relay", "_source", "_start", "_tried"),
-        *("_upstream", "__weakref__"),
+        *("_accepted_at", "_bytes_before", "_changed_at", "_client", "_connected_at", "_counted_as"),
+        *("_endpoint", "_flow", "_group", "_preface", "_relay", "_sock", "_start", "_tried", "_upstream"),
+        "__weakref__",
     )
 
-    def __init__(self, relay: TcpRelay, client: socket.socket, source: str, port: int) -> None:
+    def __init__(self, relay: TcpRelay, sock: socket.socket, source: str, port: int) -> None:
         self._relay = relay
-        self._client = client
-        self._source, self._port = source, port
-        self._proxy = ""
+        self._sock = sock
+        self._client = Client(source, port, relay.engine.new_id())
         self._counted_as: str | None = None
         self._preface: Preface | None = None
         self._start = b""
@@ -122,15 +106,13 @@ class Connection:
         self._bytes_before = 0
         self._accepted_at = self._changed_at = time.monotonic()
         self._connected_at = 0.0
-        self._id = relay.engine.new_id()
 
     def begin(self) -> None:
         """Admit the client, and read what it has to say first, if anything."""
         relay = self._relay
         # The networks of `accept_proxy_protocol` speak for others: their clients are admitted, not they.
-        expects_header = relay.config.accept_proxy_protocol and (
-            not self._source or self._source in relay.trusted
-        )
+        source = self._client.source
+        expects_header = relay.config.accept_proxy_protocol and (not source or source in relay.trusted)
         if not expects_header and not self._admit():
             return
         if not expects_header and not relay.names.by_name:
@@ -138,7 +120,7 @@ class Connection:
             return
         self._preface = Preface(expects_header=expects_header, reads_name=relay.names.by_name)
         relay.starting[self] = self._accepted_at + relay.config.handshake_timeout
-        relay.engine.poller.watch(self._client, self._on_preface)
+        relay.engine.poller.watch(self._sock, self._on_preface)
 
     def is_idle(self, now: float, idle_timeout: float) -> bool:
         """Say whether no byte has moved for so many seconds."""
@@ -167,7 +149,7 @@ class Connection:
             sent, received = max(0, flow.up.moved), flow.down.moved
             self._flow = None
         else:
-            poller.close(self._client)
+            poller.close(self._sock)
             if self._upstream is not None:
                 poller.close(self._upstream)
         if self._endpoint is not None:
@@ -180,12 +162,12 @@ class Connection:
     # ------------------------------------------------------------------------------------------- admit
 
     def _admit(self) -> bool:
-        refusal = self._relay.admission.admit(self._source, self._accepted_at)
+        refusal = self._relay.admission.admit(self._client.source, self._accepted_at)
         if refusal is None:
-            self._counted_as = self._source
+            self._counted_as = self._client.source
             return True
         self._relay.refused[refusal] += 1
-        abort_on_close(self._client)  # a reset leaves no TIME_WAIT behind, whatever they send us
+        abort_on_close(self._sock)  # a reset leaves no TIME_WAIT behind, whatever they send us
         self.end(refusal)
         return False
 
@@ -196,7 +178,7 @@ class Connection:
         assert preface is not None, "watched for a preface only"
         try:
             while True:
-                segment = self._client.recv(_READ_BYTES, socket.MSG_DONTWAIT)
+                segment = self._sock.recv(_READ_BYTES, socket.MSG_DONTWAIT)
                 if not segment:
                     self.end("client_closed")
                     return
@@ -215,25 +197,14 @@ class Connection:
     def _preface_complete(self, preface: Preface) -> None:
         relay = self._relay
         relay.starting.pop(self, None)
-        relay.engine.poller.pause(self._client)
+        relay.engine.poller.pause(self._sock)
         self._start = bytes(preface.rest)
         self._group = relay.names.find(preface.server_name)
         if preface.header is not None:
-            self._believe(preface.header)
+            self._client.believe(preface.header)
             if not self._admit():
                 return
         self._connect()
-
-    def _believe(self, header: Header) -> None:
-        """Take the client's end and the connection's id from a PROXY header."""
-        self._proxy = _in_words(self._source, self._port)
-        if isinstance(header.source, tuple):
-            self._source, self._port = header.source
-        elif header.source is not None:
-            self._source, self._port = header.source, 0
-        unique_id = header.unique_id
-        if unique_id:
-            self._id = unique_id.decode() if _is_plain(unique_id) else unique_id.hex()
 
     # ---------------------------------------------------------------------------------- choose, connect
 
@@ -241,7 +212,7 @@ class Connection:
         """Begin to connect to the next endpoint, or end when there is none left to try."""
         relay = self._relay
         while len(self._tried) < relay.config.connect_attempts:
-            endpoint = self._group.choose(self._source, self._tried)
+            endpoint = self._group.choose(self._client.source, self._tried)
             if endpoint is None:
                 break
             self._tried = (*self._tried, endpoint)
@@ -305,11 +276,12 @@ class Connection:
         relay.flowing.add(self)
         self._group.succeeded(endpoint)
         endpoint.total += 1
-        header = self._proxy_header() if relay.config.proxy_protocol is not None else b""
+        version = relay.config.proxy_protocol
+        header = self._client.proxy_header(version, self._sock) if version is not None else b""
         self._flow = Flow(
             relay.engine.poller,
             relay.engine.pipes,
-            self._client,
+            self._sock,
             upstream,
             to_upstream=header + self._start,
             not_counted=len(header),
@@ -318,23 +290,6 @@ class Connection:
         )
         self._start = b""
         self._flow.start(events)
-
-    def _proxy_header(self) -> bytes:
-        source: ProxyEnd = (self._source, self._port) if self._port else self._source
-        destination: ProxyEnd
-        received = self._preface.header if self._preface is not None else None
-        if received is not None and received.destination is not None:
-            destination = received.destination
-        else:
-            name = self._client.getsockname()
-            destination = name if isinstance(name, str) else (name[0], name[1])
-        version = self._relay.config.proxy_protocol
-        if version == "v1":
-            return serialise_v1(source, destination)
-        tlvs = [unique_id_tlv(self._id.encode())]
-        if received is not None:
-            tlvs += [tlv for tlv in received.tlvs if tlv[0] != TlvType.UNIQUE_ID]
-        return serialise_v2(source, destination, tlvs=tlvs, with_crc32c=version == "v2-crc32c")
 
     # --------------------------------------------------------------------------------------------- log
 
@@ -346,8 +301,8 @@ class Connection:
         log.write(
             kind="tcp",
             relay=self._relay.config.name,
-            id=self._id,
-            client=_in_words(self._source, self._port),
+            id=self._client.id,
+            client=str(self._client),
             endpoint=self._endpoint.key if self._endpoint is not None else "",
             sent=sent,
             received=received,
@@ -357,21 +312,6 @@ class Connection:
             if self._connected_at
             else None,
             attempts=len(tried) if len(tried) != 1 else None,
-            proxy=self._proxy or None,
+            proxy=self._client.proxy or None,
             server_name=preface.server_name if preface is not None else None,
         )
-
-
-def _in_words(source: str, port: int) -> str:
-    if not port:
-        return f"unix:{source}"
-    return f"[{source}]:{port}" if ":" in source else f"{source}:{port}"
-
-
-def _is_plain(unique_id: bytes) -> bool:
-    return (
-        unique_id.isascii()
-        and unique_id.decode().isprintable()
-        and b'"' not in unique_id
-        and b"\\" not in unique_id
-    )

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from l4relay.client_hello import MAX_BYTES, Answer, ClientHelloReader, Found, Verdict, read_server_name
+from l4relay.client_hello import MAX_BYTES, Answer, ClientHelloReader, Found, Verdict
 
 
 def real_hello(server_name: str | None, *, versions: ssl.TLSVersion | None = None) -> bytes:
@@ -38,6 +38,10 @@ def server_name(*names: tuple[int, bytes]) -> bytes:
 def in_records(message: bytes, size: int = 16384) -> bytes:
     pieces = [message[start : start + size] for start in range(0, len(message), size)]
     return b"".join(b"\x16\x03\x01" + vector(2, piece) for piece in pieces)
+
+
+def read_server_name(buffer: bytes) -> Answer:
+    return ClientHelloReader().feed(buffer)
 
 
 def fed(buffer: bytes, step: int) -> Answer:

@@ -5,23 +5,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from l4relay.proxy_protocol import (
-    LOCAL,
     LOCAL_V2,
-    MAX_V1_BYTES,
-    SIGNATURE,
     Endpoint,
     Header,
     ProxyProtocolError,
     Tlv,
     TlvType,
     Transport,
-    crc32c,
     parse,
-    serialise,
     serialise_v1,
     serialise_v2,
     unique_id_tlv,
 )
+from l4relay.proxy_protocol.crc32c import crc32c
+from l4relay.proxy_protocol.header import LOCAL, SIGNATURE
+from l4relay.proxy_protocol.reading import MAX_V1_BYTES
 
 # What HAProxy 2.6 sends with `send-proxy-v2 proxy-v2-options crc32c,unique-id`.
 FROM_HAPROXY = (
@@ -126,9 +124,6 @@ class TestVersion1:
 
     def test_what_it_cannot_say_is_unknown(self) -> None:
         assert serialise_v1("/run/a", "/run/b") == serialise_v1(None, None) == b"PROXY UNKNOWN\r\n"
-        datagram = Header(("1.1.1.1", 1), ("2.2.2.2", 2), Transport.DGRAM)
-        assert serialise(datagram, version=1) == b"PROXY UNKNOWN\r\n"
-        assert serialise(LOCAL, version=1) == b"PROXY UNKNOWN\r\n"
 
     @given(st.one_of(st.tuples(ipv4_ends, ipv4_ends), st.tuples(ipv6_ends, ipv6_ends)))
     def test_comes_back(self, ends: tuple[Endpoint, Endpoint]) -> None:
@@ -156,7 +151,6 @@ class TestVersion2:
     def test_local_ignores_its_family_and_skips_its_block(self) -> None:
         assert parsed(LOCAL_V2) == LOCAL
         assert parsed(v2(0x20, 0xFF, b"anything")) == LOCAL
-        assert serialise(LOCAL) == LOCAL_V2
 
     def test_an_unspecified_family_or_transport_leaves_the_addresses_out(self) -> None:
         assert parsed(v2(0x21, 0x00, b"")).source is None
@@ -239,8 +233,8 @@ class TestVersion2:
         transport: Transport,
         with_crc32c: bool,
     ) -> None:
-        header = Header(*ends, transport, tlvs)
-        assert parsed(serialise(header, with_crc32c=with_crc32c)) == header
+        written = serialise_v2(*ends, transport=transport, tlvs=tlvs, with_crc32c=with_crc32c)
+        assert parsed(written) == Header(*ends, transport, tlvs)
 
 
 def first_answer(buffer: bytes, step: int) -> tuple[Header, int] | str:
