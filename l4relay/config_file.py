@@ -78,6 +78,8 @@ def parse(document: str, file: str) -> Config:
         found = []
     gateway = tables.get("gateway")
     trusted = gateway.get("trusted_proxies", []) if isinstance(gateway, dict) else []
+    if isinstance(trusted, list):  # the peers of our Unix sockets are believed anyway
+        trusted = [proxy for proxy in trusted if proxy != "unix:"]
     relays = [_relay(Table(problems, ("relay", at), each), trusted) for at, each in enumerate(found)]
     _check_apart(problems, relays)
     problems.raise_all()

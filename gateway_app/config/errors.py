@@ -45,13 +45,16 @@ class ConfigErrors(Exception):
         super().__init__("\n".join(str(error) for error in self.errors))
 
 
+def closest(name: object, known: Iterable[str]) -> str:
+    """Return the known name that is meant by an unknown one, as a question; "" if none is near."""
+    close = difflib.get_close_matches(name, sorted(known), n=1) if isinstance(name, str) else []
+    return f'; did you mean "{close[0]}"?' if close else ""
+
+
 def nearest(name: object, known: Iterable[str]) -> str:
     """Return a remedy for an unknown name: the nearest known one, else all of them; "" if there are none."""
     names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=1) if isinstance(name, str) else []
-    if close:
-        return f'; did you mean "{close[0]}"?'
-    return f"; known are {listed(names)}" if names else ""
+    return closest(name, names) or (f"; known are {listed(names)}" if names else "")
 
 
 def listed(names: Sequence[str]) -> str:

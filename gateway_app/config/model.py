@@ -24,10 +24,10 @@ from gateway_app.config.values import (
     ListenAddress,
     Method,
     Name,
-    Network,
     RetryCause,
     StateStore,
     Token,
+    TrustedProxy,
     UrlPath,
 )
 
@@ -60,8 +60,8 @@ class Settings(Table):
     """What `gateway serve` serves with; granian is the faster one and listens on one address."""
     workers: Annotated[int, Field(ge=1, le=512)] = 1
     """Processes that serve."""
-    trusted_proxies: tuple[Network, ...] = ()
-    """Networks whose Forwarded and X-Forwarded-* fields are believed."""
+    trusted_proxies: tuple[TrustedProxy, ...] = ()
+    """Networks whose Forwarded and X-Forwarded-* fields are believed; "unix:" for peers of Unix sockets."""
     middleware: tuple[str, ...] = ()
     """Names of middlewares that run for every route, outermost first, before the route's own."""
     access_log: Literal["json", "text", "off"] = "json"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from gateway_app.config.errors import nearest, shown
+from gateway_app.config.errors import closest, nearest, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -103,7 +103,7 @@ def _expected(detail: ErrorDetails) -> str:
         return str(context["error"])
     if kind == "literal_error":
         names = [name.strip("'") for name in context["expected"].replace(" or ", ", ").split(", ")]
-        return f"expected {context['expected']}{_close(detail['input'], names)}".replace("'", '"')
+        return f"expected {context['expected']}{closest(detail['input'], names)}".replace("'", '"')
     if kind in _EXPECTED_WITH_BOUND:
         return f"expected {_EXPECTED_WITH_BOUND[kind].format_map(context)}"
     if kind in _EXPECTED:
@@ -117,11 +117,6 @@ def _with_found(text: str, value: object) -> str:
         return text
     expected, remedy, name = text.partition("; ")
     return f"{expected}, found {shown(value)}{remedy}{name}"
-
-
-def _close(value: object, names: list[str]) -> str:
-    hint = nearest(value, names)
-    return hint if "did you mean" in hint else ""  # what is known has been listed already
 
 
 def _keys_of(table: type[BaseModel] | None) -> list[str]:

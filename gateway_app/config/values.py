@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, ValidationInfo
 
-from gateway_app.config.errors import nearest
+from gateway_app.client_address import UNIX
+from gateway_app.config.errors import closest, nearest
 from l4relay.addresses import parse_address, parse_network
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 5.6.2
@@ -28,7 +29,7 @@ _SCHEMES: Final = _NETWORK_SCHEMES | _UNIX_SCHEMES | _APP_SCHEMES
 _SCHEMES_NOT_YET: Final = frozenset({"h2", "h2c", "h3", "grpc", "grpcs", "ws", "wss", "https+unix"})
 
 _RETRY_CAUSES: Final = frozenset({"connect", "reset", "timeout"})
-_STORES_NOT_YET: Final = ("machine", "redis://", "rediss://", "valkey://")
+_STORES_NOT_YET: Final = ("machine", "redis", "valkey")
 
 
 def _listen_address(value: str) -> str:
@@ -36,7 +37,11 @@ def _listen_address(value: str) -> str:
     return value
 
 
-def _network(value: str) -> str:
+def _trusted_proxy(value: str) -> str:
+    if value == UNIX:
+        return value
+    if value.startswith(UNIX):
+        raise ValueError(f'expected "{UNIX}" alone: the peers of all Unix sockets, whatever their path')
     return str(parse_network(value))
 
 
@@ -106,17 +111,15 @@ def _hash_key(value: str) -> str:
     kind, colon, name = value.partition(":")
     if value in ("client", "path") or (kind in ("header", "cookie") and colon and _TOKEN.fullmatch(name)):
         return value
-    raise ValueError(
-        f'expected "client", "path", "header:NAME" or "cookie:NAME"'
-        f"{nearest(kind, ('client', 'path', 'header:', 'cookie:'))}"
-    )
+    hint = "" if kind in ("header", "cookie") else closest(kind, ("client", "path", "header:", "cookie:"))
+    raise ValueError(f'expected "client", "path", "header:NAME" or "cookie:NAME"{hint}')
 
 
 def _retry_cause(value: str) -> str:
     if value in _RETRY_CAUSES or re.fullmatch("5[0-9][0-9]", value):
         return value
     raise ValueError(
-        f'expected "connect", "reset", "timeout" or a status such as "503"{nearest(value, _RETRY_CAUSES)}'
+        f'expected "connect", "reset", "timeout" or a status such as "503"{closest(value, _RETRY_CAUSES)}'
     )
 
 
@@ -125,7 +128,7 @@ def _state_store(value: str) -> str:
         return value
     if value.startswith(_STORES_NOT_YET):
         raise ValueError('this store is not supported yet; "memory" is')
-    raise ValueError(f'expected "memory"{nearest(value, ("memory",))}')
+    raise ValueError(f'expected "memory"{closest(value, ("memory",))}')
 
 
 def _url_path(value: str) -> str:
@@ -144,7 +147,7 @@ def _file_path(value: str, info: ValidationInfo) -> str:
 
 Name = Annotated[str, Field(min_length=1)]
 ListenAddress = Annotated[str, AfterValidator(_listen_address)]
-Network = Annotated[str, AfterValidator(_network)]
+TrustedProxy = Annotated[str, AfterValidator(_trusted_proxy)]
 Token = Annotated[str, AfterValidator(_token)]
 Method = Annotated[str, AfterValidator(_method)]
 EndpointUrl = Annotated[str, AfterValidator(_endpoint_url)]

@@ -55,6 +55,8 @@ def _single(option: str, name: str, route: str, ipv6_prefix: int) -> Key:
         return _header(field_name(option, argument))
     if kind == "cookie" and TOKEN.fullmatch(argument):
         return _cookie(argument.encode())
+    if kind == "claim" and separator:
+        raise ValueError(f"{option}: {name!r} is not supported yet; accepted are {_ACCEPTED}")
     raise ValueError(f"{option}: {name!r} is no key; accepted are {_ACCEPTED}")
 
 

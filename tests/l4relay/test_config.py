@@ -57,6 +57,11 @@ def test_every_key_is_read() -> None:
     assert read.outlier.max_ejected == 1.0
 
 
+def test_unix_sockets_that_the_gateway_trusts_are_no_network() -> None:
+    [read] = parse(GOOD.replace('["10.0.0.0/8"]', '["unix:", "10.0.0.0/8"]'), "routes.toml").relays
+    assert read.trusted_proxies == ("10.0.0.0/8",)
+
+
 def test_all_mistakes_are_said_at_once_in_the_file_s_order() -> None:
     mistakes = ("idle_timeout = 5", 'health = { interval = "soon" }', 'balance = "fair"', "weigth = 1")
     found = problems(relay(*mistakes))
