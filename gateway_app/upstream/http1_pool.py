@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gateway_app.problem import Cause, GatewayError
+from gateway_app.upstream.deadlines import NEVER
 from gateway_app.upstream.http1 import Http1Connection
 from gateway_app.upstream.http1_request import head_of, start_upload
 from gateway_app.upstream.transport import Sent, UpstreamError
@@ -66,6 +67,7 @@ class Http1Pool:
         self._idle: deque[Http1Connection] = deque()
         self._waiters: deque[asyncio.Future[Http1Connection | None]] = deque()
         self._expiry: asyncio.TimerHandle | None = None
+        self._expires_at = NEVER
         self._is_closed = False
 
     def status(self) -> dict[str, int]:
@@ -144,7 +146,8 @@ class Http1Pool:
                 return await waiter
         except BaseException as error:
             if not waiter.done() or waiter.cancelled():
-                self._waiters.remove(waiter)
+                if waiter in self._waiters:  # else it was skipped by who had a place to give
+                    self._waiters.remove(waiter)
             elif (connection := waiter.result()) is not None:
                 self._release(connection)
             else:
@@ -177,6 +180,10 @@ class Http1Pool:
             if isinstance(error, OSError):
                 raise _connect_error(error) from error
             raise
+        if not connection.is_usable:  # on uvloop it may end before we hear that it has begun
+            self._free_place()
+            detail = "closed by the endpoint as soon as it was open"
+            raise UpstreamError(Cause.CONNECTION_RESET, detail, Sent.NOTHING)
         self._connections.add(connection)
         return connection
 
@@ -202,8 +209,8 @@ class Http1Pool:
         kept_s = self._kept_s if connection.keep_alive_s is None else _kept_s(connection.keep_alive_s)
         connection.idle_until = connection.loop.time() + kept_s
         self._idle.append(connection)
-        if self._expiry is None:
-            self._expiry = connection.loop.call_later(kept_s, self._expire)
+        if connection.idle_until < self._expires_at:
+            self._expire_at(connection.idle_until, connection.loop)
 
     def _lost(self, connection: Http1Connection) -> None:
         """Forget a connection that was closed, by either side."""
@@ -213,16 +220,22 @@ class Http1Pool:
                 self._idle.remove(connection)
             self._free_place()
 
+    def _expire_at(self, when: float, loop: asyncio.AbstractEventLoop) -> None:
+        if self._expiry is not None:
+            self._expiry.cancel()
+        self._expires_at = when
+        self._expiry = loop.call_at(when, self._expire)
+
     def _expire(self) -> None:
         """Close idle connections whose time is over, and come back when the next one's may be."""
-        self._expiry = None
+        self._expires_at = NEVER
         loop = asyncio.get_running_loop()
         now = loop.time()
         for connection in [each for each in self._idle if each.idle_until <= now]:
             connection.drop()
         if self._idle:
             soonest = min(connection.idle_until for connection in self._idle)
-            self._expiry = loop.call_later(max(soonest - now, 0.05), self._expire)
+            self._expire_at(max(soonest, now + 0.05), loop)
 
 
 def _kept_s(timeout_s: float) -> float:

@@ -129,10 +129,11 @@ class Outcome:
 class Line:
     """The forwarder, one backend, and an endpoint that speaks as `conversation` does on every connection."""
 
-    def __init__(self, conversation: Conversation, settings: dict[str, Any]) -> None:
+    def __init__(self, conversation: Conversation, port: int, settings: dict[str, Any]) -> None:
         self.connections = 0
         self.open_at_endpoint = 0
         self._conversation = conversation
+        self._port = port
         self._settings = settings
         self._resolver = Resolver()
         self._deadlines = Deadlines()
@@ -141,7 +142,7 @@ class Line:
     async def __aenter__(self) -> Line:
         self._others = asyncio.all_tasks()
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        port = self._server.sockets[0].getsockname()[1]
+        port = self._port or self._server.sockets[0].getsockname()[1]
         config = Bench.config(port, **self._settings)
         self.backend = Backend("users", config, make_transport, self._resolver, None, rng=random.Random(1))
         self._deadlines.start()
@@ -157,6 +158,9 @@ class Line:
         async with asyncio.timeout(5):
             while asyncio.all_tasks() - self._others:  # noqa: ASYNC110 -- no task may be left behind
                 await asyncio.sleep(0.001)
+
+    def stop_listening(self) -> None:
+        self._server.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -238,5 +242,8 @@ class Line:
 
 @pytest.fixture
 def line() -> Callable[..., Line]:
-    """Makes a `Line`, an asynchronous context manager; its settings are the backend's."""
-    return lambda conversation, **settings: Line(conversation, settings)
+    """Makes a `Line`, an asynchronous context manager; its settings are the backend's.
+
+    With `port` it asks who listens there instead of the conversation.
+    """
+    return lambda conversation, port=0, **settings: Line(conversation, port, settings)
