@@ -142,6 +142,42 @@ async def test_drain_ends_with_the_last_connection(
     assert [line["end"] for line in command.lines] == ["client_closed"]
 
 
+async def test_drain_under_traffic_breaks_nothing(
+    tmp_path: Path, start: Start, start_server: Any, free_port: int, until: Any
+) -> None:
+    """Those that are in the middle of it go on, at full speed, until they are done."""
+    path = tmp_path / "routes.toml"
+    write_config(path, await start_server(), free_port)
+    command = await start(path, says="listens on")
+    is_draining = asyncio.Event()
+    message = b"x" * 10_000
+
+    async def talk() -> int:
+        reader, writer = await converse(free_port)
+        connected.release()
+        exchanges, left = 0, 50
+        while left:
+            writer.write(message)
+            assert await asyncio.wait_for(reader.readexactly(len(message)), 10) == message
+            exchanges += 1
+            left -= is_draining.is_set()
+        writer.close()
+        return 1 + exchanges * len(message)
+
+    connected = asyncio.Semaphore(0)
+    talking = [asyncio.create_task(talk()) for _ in range(20)]
+    for _ in talking:
+        await connected.acquire()
+    command.process.send_signal(signal.SIGTERM)
+    await until(lambda: "draining" in command.said)
+    is_draining.set()
+    sizes = await asyncio.gather(*talking)
+    assert await command.wait() == 0
+    assert {line["end"] for line in command.lines} == {"client_closed"}
+    assert sorted(line["sent"] for line in command.lines) == sorted(sizes)
+    assert sorted(line["received"] for line in command.lines) == sorted(sizes)
+
+
 async def test_reload_under_traffic_breaks_nothing(
     tmp_path: Path, start: Start, start_server: Any, free_port: int, until: Any
 ) -> None:
