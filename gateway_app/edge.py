@@ -27,6 +27,7 @@ from gateway_app.client_address import (
     forwarded_for_chain,
     parse_forwarded,
 )
+from gateway_app.date_field import DateField
 from gateway_app.exchange import Exchange
 from gateway_app.forwarding_fields import CLAIMS, SPECIAL
 from gateway_app.header_fields import (
@@ -58,7 +59,9 @@ _PROTO_FIELDS: Final = {
     "https": (b"x-forwarded-proto", b"https"),
 }
 _HTTP_SCHEME: Final = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
+_STARTS: Final = frozenset({"http.response.start", "websocket.http.response.start"})
 _name_of: Final = itemgetter(0)
+_date_field: Final = DateField()
 _FRAMING_LOST: Final = frozenset(
     {
         Cause.MALFORMED,
@@ -243,6 +246,11 @@ def edge_send(exchange: Exchange, send: Send) -> Send:
     return functools.partial(_send, exchange, send)
 
 
+def dated_send(exchange: Exchange, send: Send) -> Send:
+    """Return what `edge_send` does, except that it adds Date to answers without one (RFC 9110 6.6.1)."""
+    return functools.partial(_send_dated, exchange, send)
+
+
 def bound_receive(exchange: Exchange, receive: Receive) -> Receive:
     """Return a `receive` that holds the request's body to its limit and to its declared length.
 
@@ -332,6 +340,14 @@ def _send(exchange: Exchange, send: Send, message: Message) -> Awaitable[None]:
         # A copy: an in-process backend may send the same message object for every request.
         message = {**message, "headers": fields}
     return send(message)
+
+
+def _send_dated(exchange: Exchange, send: Send, message: Message) -> Awaitable[None]:
+    if message["type"] in _STARTS:
+        fields = message.get("headers", ())
+        if b"date" not in map(_name_of, fields):
+            message = {**message, "headers": [*fields, _date_field()]}
+    return _send(exchange, send, message)
 
 
 def _checked_host(host: bytes | None, found: dict[bytes, bytes], http_version: str) -> bytes:

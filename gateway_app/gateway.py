@@ -9,7 +9,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from gateway_app.config.errors import ConfigErrors
-from gateway_app.edge import answer_error, bound_receive, edge_send
+from gateway_app.edge import answer_error, bound_receive, dated_send, edge_send
 from gateway_app.problem import Cause, GatewayError
 from gateway_app.routing.json_body import UNPARSABLE, look_ahead
 from gateway_app.worker import Worker
@@ -28,11 +28,13 @@ logger = logging.getLogger(__name__)
 class Gateway:
     """The gateway as an ASGI application, for the configuration file at `config_path`.
 
-    The file is read when the server starts the application (lifespan) and again whenever it changes.
+    The file is read when the server starts the application (lifespan) and again whenever it changes. With
+    `adds_date`, answers without a Date get one; for servers that do not see to it.
     """
 
-    def __init__(self, config_path: Path) -> None:
+    def __init__(self, config_path: Path, *, adds_date: bool = False) -> None:
         self._worker = Worker(config_path)
+        self._edge_send = dated_send if adds_date else edge_send
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or the server's start and stop."""
@@ -43,7 +45,7 @@ class Gateway:
         edge = snapshot.edge
         try:
             exchange = edge.admit(scope)
-            answer = edge_send(exchange, send)
+            answer = self._edge_send(exchange, send)
             if scope["type"] != "http":
                 await receive()  # the handshake
                 raise GatewayError(Cause.WEBSOCKET_UNSUPPORTED, "WebSockets are not supported yet")
@@ -55,7 +57,7 @@ class Gateway:
             await route.app(scope, receive, answer)
         except Exception as error:  # the edge of a request: nothing may escape unanswered
             exchange = scope["gateway"]
-            await answer_error(exchange, scope, edge_send(exchange, send), error)
+            await answer_error(exchange, scope, self._edge_send(exchange, send), error)
         finally:
             edge.finish(scope["gateway"], scope)
 

@@ -67,7 +67,8 @@ def make_server(drain_s: float, workers: int, address: str) -> GatewayServer:
         host, port = host_and_port(address)
         where = {"address": host, "port": port}
     return GatewayServer(
-        "gateway_app.serving.application:app",
+        "gateway_app.serving.application:for_granian",
+        factory=True,
         **where,
         interface=Interfaces.ASGI,
         loop=Loops.uvloop,

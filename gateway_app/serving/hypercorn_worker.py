@@ -17,7 +17,7 @@ import uvloop
 from hypercorn.config import Config
 from hypercorn.utils import LifespanFailureError
 
-from gateway_app.serving.application import app
+from gateway_app.serving.application import for_hypercorn
 from gateway_app.serving.listeners import BACKLOG
 from gateway_app.serving.logs import configure_logging
 
@@ -44,6 +44,7 @@ def server_config(descriptors: Sequence[int], drain_s: float) -> Config:
     config.h2_max_header_list_size = _MAX_HEAD_BYTES
     config.websocket_max_message_size = _MAX_WEBSOCKET_MESSAGE_BYTES
     config.include_server_header = False  # the backend's goes to the client, or none
+    config.include_date_header = False  # likewise; the gateway adds one where there is none
     config.errorlog = logging.getLogger("hypercorn.error")
     config.accesslog = None  # the gateway writes its own
     return config
@@ -62,7 +63,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 async def _serve(config: Config) -> None:
-    application: Any = app  # hypercorn has types of its own for ASGI's messages
+    application: Any = for_hypercorn()  # hypercorn has types of its own for ASGI's messages
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     await hypercorn.asyncio.serve(application, config, shutdown_trigger=stop.wait)

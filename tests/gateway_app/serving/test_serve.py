@@ -363,3 +363,19 @@ def test_the_shipped_file_shows_a_request_at_both_layers(serve: Serve, tmp_path:
     assert gateway["endpoint"] == f"http://127.0.0.1:{ports[15080]}"
     assert relay["endpoint"] == f"127.0.0.1:{ports[9092]}"
     assert relay["end"] == "client_closed"
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_every_answer_has_one_date(serve: Serve, server: str) -> None:
+    dated = HELD_APP.replace("[(b", '[(b"date", b"Sun, 06 Nov 1994 08:49:37 GMT"), (b')
+    served = serve(server, file())
+    (served.directory / "held_app.py").write_text(dated)
+    (served.directory / "released").touch()
+    served.wait_ready()
+    for path, expected in {"/held": b"1994", "/ready": b"20", "/nothing": b"20"}.items():
+        with socket.create_connection(("127.0.0.1", served.port), timeout=DEADLINE_S) as client:
+            client.sendall(f"GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n".encode())
+            answer = client.makefile("rb").read()
+        dates = [line for line in answer.split(b"\r\n") if line.lower().startswith(b"date:")]
+        assert len(dates) == 1
+        assert expected in dates[0]
