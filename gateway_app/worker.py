@@ -53,7 +53,6 @@ class Worker:
         config_path: the configuration file.
         snapshot: what new requests run on; None before the start.
         backends: those of the snapshot, by name.
-        metrics: this worker's numbers.
         started_at: when it started, in seconds since the epoch.
         loaded_at: when it took over its configuration, likewise.
         is_ready: whether it takes requests.
@@ -63,7 +62,6 @@ class Worker:
         self.config_path = config_path
         self.snapshot: Snapshot | None = None
         self.backends: dict[str, Backend] = {}
-        self.metrics = Metrics(run_directory())
         self.started_at = self.loaded_at = time.time()
         self.is_ready = False
         self._deadlines = Deadlines()
@@ -71,8 +69,15 @@ class Worker:
         self._watching = Background()
         self._retiring = Background()
         self._starting = asyncio.Lock()
+        self._metrics: Metrics | None = None
         self._access_log: AccessLog | None = None
         self._admin: AdminServer | None = None
+
+    @property
+    def metrics(self) -> Metrics:
+        """The numbers of this worker; there are none before the start, since they are in a file."""
+        assert self._metrics is not None
+        return self._metrics
 
     def routes(self) -> Sequence[Mapping[str, object]]:
         """Return the routes in precedence order, as JSON values."""
@@ -93,21 +98,29 @@ class Worker:
         async with self._starting:
             if self.snapshot is None:
                 config = await self._read()
-                # A log file beside the configuration would else have each of its lines told as a change.
-                logging.getLogger("watchfiles").setLevel(logging.WARNING)
-                self._deadlines.start()
-                await self._use(config)
-                self.metrics.add_sampler(BackendSampler(self.metrics, self.backends.values))
-                if config.admin is not None:
-                    self._admin = AdminServer(config.admin.listen, self, self.metrics)
-                    await self._admin.start()
-                self._watching.spawn(self._follow_file(), "configuration file")
-                self.is_ready = True
+                try:
+                    await self._start(config)
+                except BaseException:
+                    await self.aclose()
+                    raise
             assert self.snapshot is not None
             return self.snapshot
 
+    async def _start(self, config: GatewayConfig) -> None:
+        # A log file beside the configuration would else have each of its lines told as a change.
+        logging.getLogger("watchfiles").setLevel(logging.WARNING)
+        self._metrics = Metrics(run_directory())
+        self._deadlines.start()
+        await self._use(config)
+        self.metrics.add_sampler(BackendSampler(self.metrics, self.backends.values))
+        if config.admin is not None:
+            self._admin = AdminServer(config.admin.listen, self, self.metrics)
+            await self._admin.start()
+        self._watching.spawn(self._follow_file(), "configuration file")
+        self.is_ready = True
+
     async def aclose(self) -> None:
-        """Stop, after the last request."""
+        """Stop, after the last request, or give back what a start that failed has taken."""
         self.is_ready = False
         await self._watching.cancel()
         if self._admin is not None:
@@ -120,7 +133,10 @@ class Worker:
         await self._deadlines.aclose()
         if self._access_log is not None:
             await self._access_log.aclose()
-        self.metrics.close()
+        if self._metrics is not None:
+            self._metrics.close()
+        self.snapshot = self._admin = self._access_log = self._metrics = None
+        self.backends.clear()
 
     async def reload(self) -> bool:
         """Take over the file as it is now. False, with everything as before, if it is wrong."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,12 +29,15 @@ def load(path: Path | str, *, base_dir: Path | None = None) -> GatewayConfig:
     """Read and validate the file at `path`.
 
     Relative paths in the file are relative to `base_dir`, by default the directory that the file is in.
+    Modules that the file names may lie in that directory too: it joins the import path.
 
     Raises:
         ConfigErrors: all that is wrong with it.
 
     """
-    return _validated(read_source(Path(path), base_dir))
+    source = read_source(Path(path), base_dir)
+    _make_importable(source.base_dir)
+    return _validated(source)
 
 
 def load_text(text: str, *, file: str = "routes.toml", base_dir: Path = Path()) -> GatewayConfig:
@@ -43,6 +48,14 @@ def load_text(text: str, *, file: str = "routes.toml", base_dir: Path = Path()) 
 
     """
     return _validated(parse_source(text, file, base_dir))
+
+
+def _make_importable(directory: Path) -> None:
+    """Look for modules in `directory` too, after the working directory and before what is installed."""
+    if str(directory) not in sys.path:
+        working = ("", os.getcwd())
+        after = next((place + 1 for place, entry in enumerate(sys.path) if entry in working), 0)
+        sys.path.insert(after, str(directory))
 
 
 def _validated(source: Source) -> GatewayConfig:

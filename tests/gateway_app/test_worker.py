@@ -1,0 +1,76 @@
+"""What a worker takes, and when: nothing before its start, nothing that it keeps after one that fails."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from gateway_app.config.errors import ConfigErrors
+from gateway_app.observe.run_directory import VARIABLE
+from gateway_app.worker import Worker
+
+ROUTES = """
+[gateway]
+access_log = "off"
+[admin]
+listen = "127.0.0.1:PORT"
+[[routes]]
+name = "hello"
+respond = { body = "hello" }
+"""
+
+
+@pytest.fixture
+def run_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    directory = tmp_path / "run"
+    monkeypatch.setenv(VARIABLE, str(directory))
+    return directory
+
+
+def files_in(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.glob("*"))
+
+
+def routes_file(directory: Path, port: int) -> Path:
+    path = directory / "routes.toml"
+    path.write_text(ROUTES.replace("PORT", str(port)))
+    return path
+
+
+async def test_nothing_is_on_disk_before_the_start(tmp_path: Path, run_directory: Path) -> None:
+    worker = Worker(routes_file(tmp_path, 0))
+    assert files_in(run_directory) == []
+    await worker.start()
+    try:
+        assert files_in(run_directory) != []
+    finally:
+        await worker.aclose()
+
+
+async def test_a_start_that_has_failed_leaves_nothing_and_can_be_repeated(
+    tmp_path: Path, run_directory: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        worker = Worker(routes_file(tmp_path, taken.getsockname()[1]))
+        with pytest.raises(OSError, match="another program listens there"):
+            await worker.start()
+    assert worker.snapshot is None
+    assert not worker.is_ready
+    await worker.start()
+    assert worker.is_ready
+    await worker.aclose()
+
+
+async def test_a_wrong_file_can_be_mended(tmp_path: Path, run_directory: Path) -> None:
+    path = routes_file(tmp_path, 0)
+    text = path.read_text()
+    path.write_text("[gatway]")
+    worker = Worker(path)
+    with pytest.raises(ConfigErrors):
+        await worker.start()
+    assert files_in(run_directory) == []
+    path.write_text(text)
+    await worker.start()
+    await worker.aclose()
