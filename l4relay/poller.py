@@ -23,8 +23,8 @@ _BOTH_EDGES: Final = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | sele
 _READ_LEVEL: Final = select.EPOLLIN
 
 _MAX_EVENTS: Final = 256
-_TURNS: Final = 8
-"""Polls in a row before the loop gets its turn: under load this leaves out most of the loop's own work."""
+_TURN_S: Final = 0.004
+"""How long polls follow each other before the loop gets its turn: under load this leaves out its own work."""
 
 EventHandler = Callable[[int], None]
 
@@ -94,11 +94,10 @@ class Poller:
 
     def _turn(self) -> None:
         poll, handlers, retired = self._epoll.poll, self._handlers, self._retired
-        for _ in range(_TURNS):
-            events = poll(0, _MAX_EVENTS)
-            if not events:
-                return
-            self.now = time.monotonic()
+        end_at = 0.0
+        while events := poll(0, _MAX_EVENTS):
+            now = self.now = time.monotonic()
+            end_at = end_at or now + _TURN_S
             for fd, mask in events:
                 handler = handlers.get(fd)
                 if handler is not None:
@@ -109,6 +108,8 @@ class Poller:
                         self._loop.call_exception_handler(context)
             if retired:
                 self._close_retired()
+            if now >= end_at:
+                return
 
     def _close_retired(self) -> None:
         for sock in self._retired:
