@@ -20,7 +20,7 @@ from l4relay.config import (
     ProcessConfig,
     RelayConfig,
 )
-from l4relay.table import ConfigError, Problems, Table
+from l4relay.table import ConfigError, Problem, Problems, Table
 from l4relay.values import (
     boolean,
     duration,
@@ -66,8 +66,8 @@ def parse(document: str, file: str) -> Config:
     """
     try:
         tables = tomllib.loads(document)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError([f"{file}: not valid TOML: {error}"]) from error
+    except (ValueError, RecursionError) as error:  # ValueError: a number of over 4,300 digits, too
+        raise ConfigError([Problem(file, 0, "", f"not valid TOML: {error}")]) from error
     problems = Problems(file, document)
     process = Table(problems, ("l4relay",), tables.get("l4relay", {})).fill(
         ProcessConfig, workers=whole(1, 256), admin=loopback, drain=duration, log=one_of("json", "off")

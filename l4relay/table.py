@@ -1,11 +1,11 @@
 """Reading one TOML table key by key, and gathering what is wrong with it."""
 
 import difflib
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import MISSING, fields
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import MISSING, dataclass, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from l4relay.toml_lines import KeyPath, locate
+from l4relay.toml_lines import KeyPath, key_text, locate
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -14,12 +14,26 @@ Model = TypeVar("Model", bound="DataclassInstance")
 T = TypeVar("T")
 
 
-class ConfigError(ValueError):
-    """A file that cannot be used; `problems` has a line for each reason."""
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing to mend; `line` is 0 and `key` empty where the file as a whole is meant."""
 
-    def __init__(self, problems: list[str]) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = problems
+    file: str
+    line: int
+    key: str
+    message: str
+
+    def __str__(self) -> str:
+        where = f"{self.file}:{self.line}: {self.key}" if self.line else self.file
+        return f"{where}: {self.message}"
+
+
+class ConfigError(ValueError):
+    """A file that cannot be used, with every reason."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__("\n".join(str(problem) for problem in problems))
+        self.problems = tuple(problems)
 
 
 class Problems:
@@ -34,12 +48,11 @@ class Problems:
     def __init__(self, file: str, text: str) -> None:
         self._file = file
         self._lines = locate(text)
-        self._found: list[tuple[int, str]] = []
+        self._found: list[Problem] = []
 
     def add(self, path: KeyPath, message: str) -> None:
         """Note a problem with the key at `path`, or with the nearest table around it that is in the file."""
-        line = self._lines.of(path)
-        self._found.append((line, f"{self._file}:{line}: {_dotted(path)}: {message}"))
+        self._found.append(Problem(self._file, self._lines.of(path), key_text(path), message))
 
     def raise_all(self) -> None:
         """Raise what was noted, in the file's order.
@@ -49,7 +62,7 @@ class Problems:
 
         """
         if self._found:
-            raise ConfigError([message for _, message in sorted(self._found)])
+            raise ConfigError(sorted(self._found, key=lambda problem: problem.line))
 
 
 class Table:
@@ -90,7 +103,7 @@ class Table:
         """
         needed = {field.name for field in fields(model) if field.default is MISSING}
         values = {key: self.take(key, convert) for key, convert in converters.items() if key in self}
-        for key in needed - values.keys():
+        for key in sorted(needed - self._raw.keys()):
             self.problem(key, "is missing")
         self._refuse_others(converters)
         usable = {key: value for key, value in values.items() if value is not None}
@@ -126,13 +139,3 @@ class Table:
                 near = difflib.get_close_matches(key, known, n=1)
                 hint = f'did you mean "{near[0]}"?' if near else f"known are {', '.join(sorted(known))}"
                 self.problem(key, f"is no known key; {hint}")
-
-
-def _dotted(path: KeyPath) -> str:
-    text = ""
-    for part in path:
-        if isinstance(part, int):
-            text += f"[{part + 1}]"
-        else:
-            text += f".{part}" if text else part
-    return text

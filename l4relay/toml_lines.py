@@ -5,6 +5,7 @@ has already accepted, and therefore only finds where things begin: it checks no 
 Covers TOML 1.0: headers, arrays of tables, dotted and quoted keys, inline tables, arrays over several lines.
 """
 
+import json
 import re
 import tomllib
 from bisect import bisect_right
@@ -24,6 +25,19 @@ _STRING: Final = re.compile(
     re.DOTALL,
 )
 _OTHER_SCALAR: Final = re.compile(r"[^,\]}#\n]+")  # number, truth value, date: a space may be inside a date
+
+
+def key_text(path: KeyPath) -> str:
+    """Return `path` as a TOML reader would write it, places in arrays in brackets and counted from 0."""
+    text = ""
+    for step in path:
+        if isinstance(step, int):
+            text += f"[{step}]"
+            continue
+        bare = step.replace("-", "").replace("_", "")
+        quoted = step if bare.isalnum() and bare.isascii() else json.dumps(step, ensure_ascii=False)
+        text += f".{quoted}" if text else quoted
+    return text
 
 
 class Lines:

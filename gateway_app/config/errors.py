@@ -70,16 +70,3 @@ def shown(value: object) -> str:
         return "an empty list" if not value else "a list"
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= _LONGEST_FOUND else f"{text[:_LONGEST_FOUND]}…"
-
-
-def key_text(path: KeyPath) -> str:
-    """Return `path` as a TOML reader would write it, places in arrays in brackets and counted from 0."""
-    text = ""
-    for step in path:
-        if isinstance(step, int):
-            text += f"[{step}]"
-            continue
-        bare = step.replace("-", "").replace("_", "")
-        quoted = step if bare.isalnum() and bare.isascii() else json.dumps(step, ensure_ascii=False)
-        text += f".{quoted}" if text else quoted
-    return text

@@ -21,7 +21,7 @@ from pydantic import (
     create_model,
 )
 
-from gateway_app.config.errors import ConfigError, KeyPath, key_text
+from gateway_app.config.errors import ConfigError
 from gateway_app.config.routes import captured_names
 from gateway_app.config.tables import as_json, named_tables, table_of, tables_in, texts_in
 from gateway_app.config.translate import translated
@@ -35,6 +35,7 @@ from gateway_app.middleware.registry import (
     resolve,
     signature_of,
 )
+from l4relay.toml_lines import KeyPath, key_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from gateway_app.config.errors import ConfigError
 from l4relay import config_file as relay_config
@@ -14,8 +13,6 @@ if TYPE_CHECKING:
 
     from gateway_app.config.source import Source
 
-_PROBLEM: Final = re.compile(r".*?:([0-9]+): ([^:]*): (.*)", re.DOTALL)
-
 
 def check_relays(source: Source) -> Iterator[ConfigError]:
     """Yield what the relay finds wrong with its tables; nothing if the file has none."""
@@ -25,6 +22,4 @@ def check_relays(source: Source) -> Iterator[ConfigError]:
         relay_config.parse(source.text, source.file)
     except RelayConfigError as error:
         for problem in error.problems:
-            found = _PROBLEM.fullmatch(problem.removeprefix(source.file))
-            line, key, message = found.groups() if found else ("1", "relay", problem)
-            yield ConfigError(source.file, int(line), key, message)
+            yield ConfigError(problem.file, problem.line, problem.key, problem.message)

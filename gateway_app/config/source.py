@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from gateway_app.config.errors import ConfigError, ConfigErrors, key_text
-from l4relay.toml_lines import KeyPath, Lines, locate
+from gateway_app.config.errors import ConfigError, ConfigErrors
+from l4relay.toml_lines import KeyPath, Lines, key_text, locate
 
 _TOML_POSITION: Final = re.compile(r" \((?:at line (\d+), column (\d+)|at end of document)\)$")
 

@@ -37,7 +37,7 @@ max_ejected = 1
 def problems(text: str) -> list[str]:
     with pytest.raises(ConfigError) as caught:
         parse(text, "routes.toml")
-    return caught.value.problems
+    return [str(problem) for problem in caught.value.problems]
 
 
 def relay(*lines: str) -> str:
@@ -68,11 +68,11 @@ def test_all_mistakes_are_said_at_once_in_the_file_s_order() -> None:
     duration = 'expected a duration with its unit, such as "250ms", "5s", "2m" or "1h"'
     policies = "'round_robin' or 'least_connections' or 'source_hash' or 'random'"
     assert found[:3] == [
-        f"routes.toml:5: relay[1].idle_timeout: {duration}, not 5",
-        f"routes.toml:6: relay[1].health.interval: {duration}, not 'soon'",
-        f"routes.toml:7: relay[1].balance: expected {policies}, not 'fair'",
+        f"routes.toml:5: relay[0].idle_timeout: {duration}, not 5",
+        f"routes.toml:6: relay[0].health.interval: {duration}, not 'soon'",
+        f"routes.toml:7: relay[0].balance: expected {policies}, not 'fair'",
     ]
-    assert found[3].startswith("routes.toml:8: relay[1].weigth: is no known key; known are accept_proxy")
+    assert found[3].startswith("routes.toml:8: relay[0].weigth: is no known key; known are accept_proxy")
 
 
 @pytest.mark.parametrize(
@@ -80,6 +80,9 @@ def test_all_mistakes_are_said_at_once_in_the_file_s_order() -> None:
     [
         ("", "routes.toml:1: relay: expected at least one [[relay]] table"),
         ("x = ", "routes.toml: not valid TOML"),
+        ("x = 1" + 5000 * "0", "routes.toml: not valid TOML"),
+        ("x = " + 5000 * "[", "routes.toml: not valid TOML"),
+        ('[[relay]]\nname = "a"', "routes.toml:1: relay[0].endpoints: is missing"),
         (relay('conect_timeout = "1s"'), 'did you mean "connect_timeout"?'),
         (relay("max_sessions = 5"), "max_sessions: has no meaning for a TCP relay"),
         (relay().replace("127", "udp://127") + '\nproxy_protocol = "v2"', "no meaning for a UDP relay"),
@@ -89,7 +92,7 @@ def test_all_mistakes_are_said_at_once_in_the_file_s_order() -> None:
         (relay() + "\n" + relay().replace('"a"', '"c"'), "is taken by relay 'a'"),
         (relay().replace('"b:1"', '"b:1", "b:1"'), "is listed twice"),
         (relay().replace('["b:1"]', "[]"), 'expected a list such as ["127.0.0.1:5432"]'),
-        (relay("health = 5"), "relay[1].health: expected a table, not 5"),
+        (relay("health = 5"), "relay[0].health: expected a table, not 5"),
         (relay('sni = { "a.*.b" = ["c:1"] }'), "expected a host name"),
         ("[l4relay]\nadmin = '0.0.0.0:1'\n" + relay(), "expected a loopback address"),
         ("[l4relay]\nworkers = 0\n" + relay(), "expected a whole number from 1 to 256, not 0"),

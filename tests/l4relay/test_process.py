@@ -96,8 +96,8 @@ async def test_check_says_all_that_is_wrong_and_where(tmp_path: Path, start: Sta
     path.write_text('[[relay]]\nname = "a"\nlisten = "127.0.0.1:1"\nendpoint = ["b:1"]\nidle_timeout = 5\n')
     command = await start(path, "--check", says="idle_timeout")
     assert await command.wait() == 2
-    assert f'{path}:4: relay[1].endpoint: is no known key; did you mean "endpoints"?' in command.said
-    assert f"{path}:5: relay[1].idle_timeout: expected a duration with its unit" in command.said
+    assert f'{path}:4: relay[0].endpoint: is no known key; did you mean "endpoints"?' in command.said
+    assert f"{path}:5: relay[0].idle_timeout: expected a duration with its unit" in command.said
 
 
 async def test_a_taken_address_is_said(tmp_path: Path, start: Start, start_server: Any) -> None:
