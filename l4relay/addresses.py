@@ -215,6 +215,8 @@ def _checked_host(text: str, host: str) -> str:
         except ValueError as error:
             raise ValueError(f"{text!r}: {host!r} is no IPv6 address") from error
         return host
+    if "/" in host:
+        raise ValueError(f"{text!r} is no address; accepted are {_ACCEPTED}")
     if ":" in host:
         raise ValueError(f'{text!r}: an IPv6 address is written in brackets, as in "[::1]:8080"')
     if _ALL_NUMERIC.fullmatch(host):

@@ -12,6 +12,7 @@ from typing import Annotated, Final, Literal
 
 import typer
 
+from gateway_app.cli.check import problems_of, summary
 from gateway_app.cli.explain import explanation
 from gateway_app.cli.routes import route_list
 from gateway_app.cli.serve import serve_command
@@ -52,18 +53,10 @@ def main() -> None:
 def check(config: ConfigOption = _DEFAULT) -> None:
     """Say everything that is wrong with the file, and run its tests."""
     checked = _loaded(config)
-    errors = asyncio.run(failed_expectations(checked))
+    errors = asyncio.run(problems_of(checked))
     if errors:
         _fail(ConfigErrors(errors))
-    counts = (
-        (len(checked.routes), "route"),
-        (len(checked.backends), "backend"),
-        (len(checked.middleware), "middleware"),
-        (len(checked.relay), "relay"),
-        (len(checked.tests), "test"),
-    )
-    found = ", ".join(f"{count} {noun}{'' if count == 1 else 's'}" for count, noun in counts)
-    typer.echo(f"{config}: nothing wrong with {found}")
+    typer.echo(f"{config}: nothing wrong with {summary(checked)}")
 
 
 @app.command()

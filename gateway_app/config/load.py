@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from gateway_app.config.errors import ConfigErrors
+from gateway_app.config.listeners import check_listeners
 from gateway_app.config.model import GatewayConfig
 from gateway_app.config.options import ANSWERS, check_options
 from gateway_app.config.references import check_references
@@ -60,7 +61,13 @@ def _make_importable(directory: Path) -> None:
 
 def _validated(source: Source) -> GatewayConfig:
     options = check_options(source)
-    errors = [*check_references(source), *check_routes(source), *check_relays(source), *options.errors]
+    errors = [
+        *check_references(source),
+        *check_listeners(source),
+        *check_routes(source),
+        *check_relays(source),
+        *options.errors,
+    ]
     config: GatewayConfig | None = None
     try:
         config = GatewayConfig.model_validate_json(

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationInfo, model_validator
 
-from gateway_app.config.errors import ConfigError, KeyPath
+from gateway_app.config.errors import ConfigError, KeyPath, closest
 from gateway_app.config.quantities import Duration, PositiveDuration, Size
 from gateway_app.config.source import Source
 from gateway_app.config.values import (
@@ -217,8 +217,10 @@ class MiddlewareConfig(Table):
     @model_validator(mode="before")
     @classmethod
     def _options_beside_type(cls, value: Any, info: ValidationInfo) -> Any:
-        if info.mode != "json" or not isinstance(value, dict) or "type" not in value:
+        if info.mode != "json" or not isinstance(value, dict):
             return value
+        if "type" not in value:  # then nobody knows the options; what may be a misspelt "type" is reported
+            return {key: option for key, option in value.items() if closest(key, ("type",))}
         options = {key: option for key, option in value.items() if key != "type"}
         return {"type": value["type"], "options": options}
 

@@ -148,9 +148,8 @@ class _OptionChecker:
             try:
                 build(factory, _never_called, options, context)
             except ValueError as error:
-                option, _, problem = str(error).partition(": ")  # as middlewares begin their messages
-                is_named = option in options and use.at == at
-                self._add((*at, option) if is_named else use.at, problem if is_named else str(error))
+                place, message = _place_of(str(error), options) if use.at == at else ((), str(error))
+                self._add((*use.at, *place), message)
                 return False
             except Exception as error:  # a user's class may fail in any way
                 self._add(use.at, f"{type_name} cannot be made: {error!r}")
@@ -159,6 +158,16 @@ class _OptionChecker:
 
     def _add(self, at: KeyPath, message: str) -> None:
         self.result.errors.append(self._source.error(at, message))
+
+
+def _place_of(message: str, options: Mapping[str, Any]) -> tuple[KeyPath, str]:
+    """Return the option, or the key in it, that `message` begins with, and what it says of it."""
+    names, separator, problem = message.partition(": ")
+    option, _, key = names.partition(", ")[0].partition(".")
+    if not separator or option not in options:
+        return (), message
+    inside = options[option]
+    return ((option, key) if isinstance(inside, Mapping) and key in inside else (option,)), problem
 
 
 def options_model(signature: Signature) -> type[BaseModel]:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from gateway_app.config.errors import ConfigError, ConfigErrors
+from gateway_app.config.syntax import syntax_error
 from l4relay.toml_lines import KeyPath, Lines, key_text, locate
-
-_TOML_POSITION: Final = re.compile(r" \((?:at line (\d+), column (\d+)|at end of document)\)$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,20 +66,7 @@ def parse_source(text: str, file: str = "routes.toml", base_dir: Path = Path()) 
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigErrors([_syntax_error(text, file, error)]) from error
+        raise ConfigErrors([syntax_error(text, file, error)]) from error
     except (RecursionError, ValueError) as error:  # ValueError: a number of more than 4,300 digits
         raise ConfigErrors([ConfigError(file, 1, "", f"is not read: {error}")]) from error
     return Source(file, text, tables, locate(text), base_dir)
-
-
-def _syntax_error(text: str, file: str, error: tomllib.TOMLDecodeError) -> ConfigError:
-    message = str(error)
-    position = _TOML_POSITION.search(message)
-    line, column = text.count("\n") + 1, ""
-    if position is not None:
-        message = message[: position.start()]
-        if position[1]:
-            line, column = int(position[1]), f" in column {position[2]}"
-        else:
-            column = " at the end of the file"
-    return ConfigError(file, line, "", f"is not TOML{column}: {message}")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from gateway_app.config.errors import closest, nearest, shown
+from l4relay.toml_lines import key_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,7 +65,9 @@ def translated(
             by_path[path].append(_expected(detail))
     for path, messages in by_path.items():
         text = " or ".join(dict.fromkeys(messages)).replace(" or expected ", " or ")
-        yield source.error(path, _with_found(text, found[path]) if path in found else text)
+        if path in found:
+            text = _with_found(text, found[path]) + _remedy(text, path, found[path])
+        yield source.error(path, text)
 
 
 def _path_in_file(tables: Mapping[str, Any], at: KeyPath, detail: ErrorDetails) -> tuple[KeyPath, object]:
@@ -117,6 +120,17 @@ def _with_found(text: str, value: object) -> str:
         return text
     expected, remedy, name = text.partition("; ")
     return f"{expected}, found {shown(value)}{remedy}{name}"
+
+
+def _remedy(expected: str, path: KeyPath, value: object) -> str:
+    """Return how the value would be written where its kind is wrong in one of the usual ways."""
+    if expected == "expected a list" and isinstance(value, str):
+        return f"; write [{shown(value)}]"
+    if expected == "expected a list" and isinstance(value, dict) and len(path) == 1:
+        return f"; write [[{path[0]}]]"
+    if expected == "expected a table" and isinstance(value, list) and value and isinstance(value[0], dict):
+        return f"; write [{key_text(path)}]"
+    return ""
 
 
 def _keys_of(table: type[BaseModel] | None) -> list[str]:

@@ -66,7 +66,7 @@ def _endpoint_url(value: str) -> str:
     if not colon or scheme not in _SCHEMES:
         raise ValueError(
             f'expected a URL such as "http://127.0.0.1:9001" or "asgi:package.module:app"'
-            f"{nearest(scheme, _SCHEMES)}"
+            f"{_missing_scheme(value) or nearest(scheme, _SCHEMES)}"
         )
     if scheme in _APP_SCHEMES:
         _app_path(rest)
@@ -77,6 +77,15 @@ def _endpoint_url(value: str) -> str:
     else:
         _check_network_url(value)
     return value
+
+
+def _missing_scheme(value: str) -> str:
+    """Return the URL that is meant by one without a scheme, as a question; "" if it means none."""
+    try:
+        parse_address(value)
+    except ValueError:
+        return f'; did you mean "asgi:{value}"?' if _IMPORT_PATH.fullmatch(value) else ""
+    return f'; did you mean "http://{value}"?'
 
 
 def _check_network_url(value: str) -> None:

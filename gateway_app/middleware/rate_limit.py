@@ -138,7 +138,7 @@ def _parse_limits(text: str) -> list[RateLimitItem]:
         items = parse_many(text)
     except ValueError as error:
         raise ValueError(
-            f'limit: {text!r} is none; accepted are "100/minute", "10/second; 1000/hour"'
+            f'limit: {text!r} is no rate; accepted are "100/minute", "10/second; 1000/hour"'
         ) from error
     windows = [item.get_expiry() for item in items]
     if 0 in windows or any(item.amount < 1 for item in items):

@@ -52,8 +52,8 @@ class Redirect:
     ) -> None:
         self._app = app
         self._name = context.name
-        self._is_relative = _check_url(to)
         parts = template.parse("to", to, context, params_by_name=True)
+        self._is_relative = _check_url(to)
         self._needs_host = template.PLACES["host"] in parts
         self._render = compile_url(parts)
         self._status = status

@@ -84,11 +84,18 @@ def resolve(type_name: str) -> MiddlewareFactory:
     module_name, separator, attribute = path.partition(":")
     if not separator:
         raise ValueError(
-            f"{type_name!r} is no middleware{_nearest(type_name, BUILT_IN)}; built in are "
+            f"{type_name!r} is no middleware{_hint(type_name)}; built in are "
             f'{", ".join(BUILT_IN)}; your own is written "package.module:Class"'
         )
     try:
         module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name != module_name:
+            raise ValueError(f"{type_name!r}: {module_name} cannot be imported: {error!r}") from error
+        raise ValueError(
+            f"{type_name!r}: there is no module {module_name}: not in the working directory, not beside the "
+            "file, and none is installed"
+        ) from error
     except Exception as error:  # a user's module may fail in any way while it is imported
         raise ValueError(f"{type_name!r}: {module_name} cannot be imported: {error!r}") from error
     factory = getattr(module, attribute, None)
@@ -176,6 +183,12 @@ def _module_names(factory: MiddlewareFactory) -> dict[str, Any]:
     function = factory.__init__ if inspect.isclass(factory) else factory
     names = getattr(inspect.unwrap(function), "__globals__", None)
     return {} if names is None else names
+
+
+def _hint(type_name: str) -> str:
+    module_name, _, name = type_name.rpartition(".")
+    is_class = module_name and name[:1].isupper()
+    return f"; did you mean '{module_name}:{name}'?" if is_class else _nearest(type_name, BUILT_IN)
 
 
 def _nearest(name: str, known: Mapping[str, object]) -> str:

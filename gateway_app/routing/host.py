@@ -153,7 +153,9 @@ def _checked_ipv6(text: str, host: str) -> str:
     try:
         return f"[{ipaddress.IPv6Address(host.removeprefix('[').removesuffix(']'))}]"
     except ValueError as error:
-        raise ValueError(f"{text!r} is no host; a host is written without a port") from error
+        raise ValueError(
+            f'{text!r} is no host; the name is written alone, without "https://" and ":port"'
+        ) from error
 
 
 def _ascii_form(text: str) -> str:

@@ -82,6 +82,25 @@ def test_check_reports_every_error_and_ends_with_2(file: Path) -> None:
     )
 
 
+def test_check_imports_what_backends_run_in_process(file: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken_shop.py").write_text("1 / 0")
+    file.write_text(
+        '[backends.b]\nendpoints = [\n"asgi:starlette.routing:Ruoter",\n{ url = "wsgi:broken_shop:app" }]\n'
+        '[backends.c]\nendpoints = ["http://h"]\ntransport = "httpx:AsyncHttpTransport"\n'
+    )
+    result = run("check", "-c", file)
+    assert result.exit_code == 2
+    lines = result.stderr.splitlines()
+    assert lines[0].startswith(
+        f'{file}:3: backends.b.endpoints[0]: "starlette.routing:Ruoter" cannot be imported: AttributeError('
+    )
+    assert lines[1] == (
+        f'{file}:4: backends.b.endpoints[1]: "broken_shop:app" cannot be imported: '
+        "ZeroDivisionError('division by zero')"
+    )
+    assert lines[2].startswith(f"{file}:7: backends.c.transport: ")
+
+
 def test_check_runs_the_tests_of_the_file(file: Path) -> None:
     file.write_text(f'{FILE}\n[[test]]\nname = "t"\nrequest.url = "/blog/x"\nexpect.status = 301\n')
     result = run("check", "-c", file)

@@ -44,7 +44,12 @@ def test_an_empty_file_is_all_defaults() -> None:
         ("tests = []", '1: tests: unknown key; did you mean "test"?'),
         # types and ranges
         ("gateway = 5", "1: gateway: expected a table, found 5"),
-        ('[gateway]\nlisten = "127.0.0.1:80"', '2: gateway.listen: expected a list, found "127.0.0.1:80"'),
+        ("[[gateway]]\nworkers = 2", "1: gateway: expected a table, found a list; write [gateway]"),
+        ('[routes]\nname = "r"', "1: routes: expected a list, found a table; write [[routes]]"),
+        (
+            '[gateway]\nlisten = "127.0.0.1:80"',
+            '2: gateway.listen: expected a list, found "127.0.0.1:80"; write ["127.0.0.1:80"]',
+        ),
         ("[gateway]\nlisten = []", "2: gateway.listen: expected at least 1 element(s), found an empty list"),
         ('[gateway]\nworkers = "2"', '2: gateway.workers: expected a whole number, found "2"'),
         ("[gateway]\nworkers = 2.5", "2: gateway.workers: expected a whole number, found 2.5"),
@@ -134,6 +139,16 @@ def test_errors_of_settings(text: str, error: str) -> None:
             'endpoints = ["htp://h"]',
             'endpoints[0]: expected a URL such as "http://127.0.0.1:9001" or '
             '"asgi:package.module:app", found "htp://h"; did you mean "http"?',
+        ),
+        (
+            'endpoints = ["127.0.0.1:9001"]',
+            'endpoints[0]: expected a URL such as "http://127.0.0.1:9001" or "asgi:package.module:app", '
+            'found "127.0.0.1:9001"; did you mean "http://127.0.0.1:9001"?',
+        ),
+        (
+            'endpoints = ["shop:app"]',
+            'endpoints[0]: expected a URL such as "http://127.0.0.1:9001" or "asgi:package.module:app", '
+            'found "shop:app"; did you mean "asgi:shop:app"?',
         ),
         (
             'endpoints = ["http+unix:run/x"]',
@@ -273,14 +288,27 @@ def test_errors_of_routes(text: str, errors: list[str]) -> None:
 @pytest.mark.parametrize(
     ("text", "error"),
     [
-        ("[middleware.m]\n", "1: middleware.m.type: is missing"),
+        ("[middleware.m]\nlimit = 1", "1: middleware.m.type: is missing"),
+        (
+            '[middleware.m]\ntype = "my_gateway.Middleware"',
+            "2: middleware.m.type: 'my_gateway.Middleware' is no middleware; did you mean "
+            "'my_gateway:Middleware'?; built in are ",
+        ),
+        (
+            '[middleware.m]\ntype = "headers"\n\n[middleware.m.set_request]\nx-a = "{clent}"',
+            "5: middleware.m.set_request.x-a: {clent} in '{clent}' is unknown; did you mean {client}?",
+        ),
+        (
+            '[middleware.m]\ntype = "rewrite"\nregex = "(a"\nto = "/b"',
+            "3: middleware.m.regex: '(a' and '/b' do not fit together: missing )",
+        ),
         (
             '[middleware.m]\ntype = "rate_limt"',
             "2: middleware.m.type: 'rate_limt' is no middleware; did you mean 'rate_limit'?",
         ),
         (
             '[middleware.m]\ntype = "no_such_module:M"',
-            "2: middleware.m.type: 'no_such_module:M': no_such_module cannot be imported",
+            "2: middleware.m.type: 'no_such_module:M': there is no module no_such_module: not in the",
         ),
         ('[middleware.m]\ntype = "rate_limit"', "1: middleware.m.limit: is missing"),
         (
@@ -291,7 +319,7 @@ def test_errors_of_routes(text: str, errors: list[str]) -> None:
             '[middleware.m]\ntype = "rate_limit"\nlimit = 9',
             "3: middleware.m.limit: expected a text in quotes, found 9",
         ),
-        ('[middleware.m]\ntype = "rate_limit"\nlimit = "many"', "3: middleware.m.limit: 'many' is none"),
+        ('[middleware.m]\ntype = "rate_limit"\nlimit = "many"', "3: middleware.m.limit: 'many' is no rate"),
         (
             '[middleware.m]\ntype = "rate_limit"\nlimit = "9/minute"\nstrategy = "fixed"',
             "4: middleware.m.strategy: "
@@ -334,6 +362,47 @@ backend = "b"
     )
 
 
+def test_a_misspelt_type_hides_no_option() -> None:
+    assert errors_of('[middleware.m]\ntyp = "rate_limit"\nlimit = "1/minute"') == [
+        "1: middleware.m.type: is missing",
+        '2: middleware.m.typ: unknown key; did you mean "type"?',
+    ]
+
+
+def test_an_address_can_have_one_listener_only() -> None:
+    text = """[gateway]
+listen = ["127.0.0.1:8080", "unix:/run/g.sock",
+  "127.0.0.1:8080"]
+[admin]
+listen = "unix:/run/g.sock"
+[l4relay]
+admin = "127.0.0.1:9091"
+[[relay]]
+name = "a"
+listen = ["tcp://127.0.0.1:8080", "127.0.0.1:9090"]
+endpoints = ["127.0.0.1:1"]
+[[relay]]
+name = "b"
+listen = "127.0.0.1:9091"
+endpoints = ["127.0.0.1:1"]
+[[relay]]
+name = "c"
+listen = "udp://127.0.0.1:8080"
+endpoints = ["127.0.0.1:1"]
+"""
+    assert errors_of(text) == [
+        '3: gateway.listen[2]: "127.0.0.1:8080" is taken already, by gateway.listen[0] in line 2',
+        '5: admin.listen: "unix:/run/g.sock" is taken already, by gateway.listen[1] in line 2',
+        '10: relay[0].listen[0]: "127.0.0.1:8080" is taken already, by gateway.listen[0] in line 2',
+        '14: relay[1].listen: "127.0.0.1:9091" is taken already, by l4relay.admin in line 7',
+    ]
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:0", "[::1]:0"])
+def test_any_port_is_never_taken(address: str) -> None:
+    load_text(f'[gateway]\nlisten = ["{address}", "{address}"]\n[admin]\nlisten = "{address}"')
+
+
 def test_the_relay_tables_are_checked() -> None:
     text = '[[relay]]\nname = "db"\nlisten = "tcp://127.0.0.1:1"\nendpoints = ["x"]\nbalanc = 1'
     errors = errors_of(text)
@@ -363,10 +432,19 @@ backend = "c"
 @pytest.mark.parametrize(
     ("text", "error"),
     [
-        ("a = ", "1: is not TOML at the end of the file: Invalid value"),
-        ("a = 1\nb = [\n", "3: is not TOML at the end of the file: Invalid value"),
-        ("a = [1,,]\n", "1: is not TOML in column 8: Invalid value"),
-        ("a = 1\na = 2\n", "2: is not TOML in column 6: Cannot overwrite a value"),
+        ("a = ", "1: is not TOML at the end of the file: expected a value; a text stands in quotes"),
+        ("a = 1\nb = [\n", "3: is not TOML at the end of the file: expected a value"),
+        ("a = [1,,]\n", "1: is not TOML in column 8: expected a value"),
+        ("a = 1\na = 2\n", "2: is not TOML in column 6: this key or table is there already"),
+        ("[a.b]\n[a.b]\n", "2: is not TOML in column 5: [a.b] is there already"),
+        (
+            'a = "b\nc = 1',
+            "1: is not TOML in column 7: a text begins in this line and does not end; close it",
+        ),
+        ('a = "~^/\\d+"', r"1: is not TOML in column 11: write \\ for each \, or the text in single quotes"),
+        ("a = [1\nb = 2", "2: is not TOML in column 1: expected a comma, or ] to close the list"),
+        ("a = {\nb = 2 }", "1: is not TOML in column 6: expected a key; a table in { } stands in one line"),
+        ("a 1", "1: is not TOML in column 3: Expected '=' after a key"),
         ("a = " + "[" * 5000, "1: is not read: "),
     ],
 )

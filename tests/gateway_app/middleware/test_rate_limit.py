@@ -177,8 +177,8 @@ async def test_a_websocket_handshake_counts(gateway: Make) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"limit": "many"}, "limit: 'many' is none"),
-        ({"limit": "10/fortnight"}, "is none"),
+        ({"limit": "many"}, "limit: 'many' is no rate"),
+        ({"limit": "10/fortnight"}, "is no rate"),
         ({"limit": "0/minute"}, "allows nothing"),
         ({"limit": "10/minute; 20/60 seconds"}, "two limits for the same time"),
         ({"limit": "1/hour", "key": "clinet"}, "'clinet' is no key"),

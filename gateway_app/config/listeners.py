@@ -1,0 +1,49 @@
+"""Addresses that the file gives to more than one listener, of which only the first could have it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gateway_app.config.tables import table_of, tables_in, texts_in
+from l4relay.toml_lines import key_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from gateway_app.config.errors import ConfigError
+    from gateway_app.config.source import Source
+    from l4relay.toml_lines import KeyPath
+
+
+def check_listeners(source: Source) -> Iterator[ConfigError]:
+    """Yield an error for each address that is taken already; two relays are left to the relay's own check."""
+    owners: dict[str, KeyPath] = {}
+    for path, address in _addresses(source):
+        owner = owners.setdefault(address, path)
+        if owner != path and {owner[0], path[0]} != {"relay"}:
+            line = source.lines.of(owner)
+            yield source.error(path, f'"{address}" is taken already, by {key_text(owner)} in line {line}')
+
+
+def _addresses(source: Source) -> Iterator[tuple[KeyPath, str]]:
+    """Yield each TCP or Unix address that is listened on, and where it is written."""
+    for path, text in _texts(source):
+        address = text.removeprefix("tcp://").lower()
+        is_any_port = address.endswith(":0")
+        if not is_any_port and not address.startswith("udp://"):
+            yield path, address
+
+
+def _texts(source: Source) -> Iterator[tuple[KeyPath, str]]:
+    for place, text in texts_in(table_of(source.tables.get("gateway")).get("listen")):
+        yield ("gateway", "listen", place), text
+    for table, key in (("admin", "listen"), ("l4relay", "admin")):
+        address = table_of(source.tables.get(table)).get(key)
+        if isinstance(address, str):
+            yield (table, key), address
+    for place, relay in tables_in(source.tables.get("relay")):
+        listen = relay.get("listen")
+        if isinstance(listen, str):
+            yield ("relay", place, "listen"), listen
+        for index, text in texts_in(listen):
+            yield ("relay", place, "listen", index), text
