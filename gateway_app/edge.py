@@ -111,7 +111,9 @@ class Edge:
         self._proxies = TrustedProxies(trusted_proxies)
         self._max_body_bytes = max_body_bytes
         self._pseudonym = pseudonym
-        self._via = {version: f"{version} {pseudonym}".encode() for version in ("1.0", "1.1", "2", "3")}
+        self._via = {
+            version: (b"via", f"{version} {pseudonym}".encode()) for version in ("1.0", "1.1", "2", "3")
+        }
         self._metrics = metrics
         self._access_log = access_log
 
@@ -124,22 +126,21 @@ class Edge:
         """
         peer = self._proxies.peer(scope.get("client"))
         scheme = _HTTP_SCHEME.get(scope.get("scheme", "http"), "http")
-        request_id = REQUEST_IDS.make()
-        exchange = Exchange(request_id, peer.address, scheme, monotonic(), self._max_body_bytes)
+        exchange = Exchange(REQUEST_IDS.make(), peer.address, scheme, monotonic(), self._max_body_bytes)
         scope["gateway"] = exchange
         self._metrics.in_flight += 1
 
         received = scope["headers"]
         if len(received) > MAX_FIELDS:
             raise GatewayError(Cause.FIELDS_TOO_LARGE, f"more than {MAX_FIELDS} fields")
-        passed: list[Field] = []
+        fields: list[Field] = []
         found: dict[bytes, bytes] = {}
         size = 0
         for field in received:
             name, value = field
             size += len(name) + len(value)
             if name not in SPECIAL:
-                passed.append(field)
+                fields.append(field)
             elif name in found:
                 found[name] += SPECIAL[name] + value
             else:
@@ -155,27 +156,21 @@ class Edge:
         if via is None:
             raise GatewayError(Cause.MALFORMED, f"HTTP/{http_version} is not spoken here")
         if found:
-            passed = _checked_fields(found, passed, exchange, http_version)
+            fields = _checked_fields(found, fields, exchange, http_version)
             if b"via" in found:
                 via = self._appended_via(found[b"via"], via)
         elif http_version[0] != "1" and scope["type"] == "http":
             exchange.content_length, exchange.has_body = -1, True
 
         if peer.is_trusted:
-            forwarding = self._forwarding_of_proxy(exchange, peer, found, host)
+            fields += self._forwarding_of_proxy(exchange, peer, found, host)
         else:
-            forwarding = [_PROTO_FIELDS[scheme]]
+            fields.append(_PROTO_FIELDS[scheme])
             if host:
-                forwarding.append((b"x-forwarded-host", host))
+                fields.append((b"x-forwarded-host", host))
             if peer.field is not None:
-                forwarding.append(peer.field)
-        scope["headers"] = [
-            (b"host", host),
-            *passed,
-            *forwarding,
-            (b"via", via),
-            (b"x-request-id", exchange.request_id.encode()),
-        ]
+                fields.append(peer.field)
+        scope["headers"] = [(b"host", host), *fields, via, (b"x-request-id", exchange.request_id.encode())]
         return exchange
 
     def finish(self, exchange: Exchange, scope: Scope) -> None:
@@ -230,11 +225,11 @@ class Edge:
             fields.append((b"forwarded", forwarded + b", " + own))
         return fields
 
-    def _appended_via(self, via: bytes, own: bytes) -> bytes:
+    def _appended_via(self, via: bytes, own: Field) -> Field:
         pseudonym = self._pseudonym.encode()
         if pseudonym in via and any(pseudonym in hop.split()[1:2] for hop in list_members(via)):
             raise GatewayError(Cause.LOOP, f"Via holds {self._pseudonym}: the request was here before")
-        return via + b", " + own if via else own
+        return (b"via", via + b", " + own[1]) if via else own
 
 
 def edge_send(exchange: Exchange, send: Send) -> Send:

@@ -95,8 +95,8 @@ class Snapshot:
 
         """
         method = scope["method"]
-        target = self.targets.read(method, scope["raw_path"], scope["query_string"])
         host = scope["headers"][0][1]
+        target = self.targets.read(method, scope["raw_path"], scope["query_string"])
         if target.authority is not None:
             host = target.authority
             scope["headers"][0] = (b"host", host)

@@ -68,7 +68,7 @@ class RouteMetrics:
         self._route = route
         self._values: memoryview[float] | None = None
         self._base = 0
-        self._codes: dict[tuple[str, int], Cell] = {}
+        self._codes: dict[tuple[str, int], Block] = {}
 
     def observe(self, backend: str, status: int, duration_s: float, bytes_in: int, bytes_out: int) -> None:
         """Count one finished request; status 0 is one whose client did not wait for the answer."""
@@ -82,7 +82,8 @@ class RouteMetrics:
             values[base + _BYTES_IN] += bytes_in
         if bytes_out:
             values[base + _BYTES_OUT] += bytes_out
-        (self._codes.get((backend, status)) or self._cell(backend, status)).add()
+        code_values, slot, _ = self._codes.get((backend, status)) or self._allocate_code(backend, status)
+        code_values[slot] += 1.0
 
     def _allocate(self) -> memoryview[float]:
         writer, labels = self._metrics.writer, (self._route,)
@@ -93,13 +94,13 @@ class RouteMetrics:
         self._values, self._base = block.values, block.base
         return block.values
 
-    def _cell(self, backend: str, status: int) -> Cell:
+    def _allocate_code(self, backend: str, status: int) -> Block:
         code = str(status or _NO_ANSWER)
         if status not in _KNOWN_CODES and status:
             code = f"{status // 100}xx"  # a backend that invents codes makes no more series
-        cell = self._metrics.cell(families.REQUESTS, self._route, backend, code)
-        self._codes[backend, status] = cell
-        return cell
+        block = self._metrics.block(families.REQUESTS, (self._route, backend, code), 1)
+        self._codes[backend, status] = block
+        return block
 
 
 class EndpointMetrics:

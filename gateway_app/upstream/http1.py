@@ -10,7 +10,7 @@ connection carries which request. The owner of an exchange calls, in this order:
     close()                      hands the connection back or drops it
 
 States of the answer, each ending the one before: waiting → head → body → complete; `_error` ends all of them.
-What a connection may carry on after an exchange is decided in one place, `_is_reusable`.
+Whether a connection carries another exchange is decided in one place, `close`.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class Http1Connection(asyncio.Protocol):
         self.keep_alive_s: float | None = None
         self.upload: asyncio.Task[None] | None = None
         self.status = 0
-        # A connection that carries another exchange has these as they are here: see `_is_reusable`.
+        # A connection that carries another exchange has these as they are here: see `close`.
         self._error: Exception | None = None
         self._paused = False
         self._bypass_left = 0
@@ -215,7 +215,14 @@ class Http1Connection(asyncio.Protocol):
         """End the exchange: hand the connection back if it can carry another, else drop it."""
         if not self._is_open:
             return
-        if self._is_reusable():
+        if (
+            self._complete
+            and self._request_done
+            and not self._is_spoiled
+            and not self._is_closed
+            and not self.is_write_paused
+            and not self._paused
+        ):
             self._is_open = False
             self._on_free(self)
         else:
@@ -241,16 +248,6 @@ class Http1Connection(asyncio.Protocol):
             self._is_closed = True
             self._transport.abort()
             self._on_closed(self)
-
-    def _is_reusable(self) -> bool:
-        return (
-            self._complete
-            and self._request_done
-            and not self._is_spoiled
-            and not self._is_closed
-            and not self.is_write_paused
-            and not self._paused
-        )
 
     def _wake(self) -> None:
         waiter = self._waiter
