@@ -18,6 +18,7 @@ from gateway_app.problem import Cause, GatewayError
 from gateway_app.routing.host import HostReader
 from gateway_app.routing.json_body import UNREAD
 from gateway_app.routing.match import NEEDS_BODY, Entry, MatchError
+from gateway_app.routing.resource import ResourceReader
 from gateway_app.routing.table import RouteTable
 from gateway_app.routing.target import TargetReader
 
@@ -79,8 +80,7 @@ class Snapshot:
 
     config: GatewayConfig
     table: RouteTable[Route]
-    targets: TargetReader
-    hosts: HostReader
+    resources: ResourceReader[Route]
     edge: Edge
     shared: SharedObjects
     instances: tuple[ASGIApp, ...] = field(repr=False)
@@ -94,17 +94,20 @@ class Snapshot:
             GatewayError: the target or Host is malformed, or no route matches.
 
         """
-        method = scope["method"]
-        host = scope["headers"][0][1]
-        target = self.targets.read(method, scope["raw_path"], scope["query_string"])
+        method, headers = scope["method"], scope["headers"]
+        host, target, rules = self.resources.read(
+            method, headers[0][1], scope["raw_path"], scope["query_string"]
+        )
         if target.authority is not None:
-            host = target.authority
-            scope["headers"][0] = (b"host", host)
-        exchange.host = host_name = self.hosts.read(host)
-        exchange.path = target.path
+            headers[0] = (b"host", target.authority)
+        exchange.host = host
+        exchange.path = path = target.path
         scope["path"] = exchange.decoded_path = target.decoded
         scope["raw_path"] = exchange.raw_path = target.raw_path
-        matched = self.table.match(method, host_name, target.path, scope, body)
+        if rules is not None:
+            matched = self.table.first(rules, method, path, scope, body)
+        else:
+            matched = self.table.match(method, host, path, scope, body)
         if matched is None:
             raise GatewayError(Cause.NO_ROUTE)
         if matched is NEEDS_BODY:
@@ -160,11 +163,11 @@ def compile_snapshot(
     if table is None:
         raise ConfigErrors(problems)
     settings = config.gateway
+    targets = TargetReader(encoded_slashes=settings.encoded_slashes, path_parameters=settings.path_parameters)
     return Snapshot(
         config,
         table,
-        TargetReader(encoded_slashes=settings.encoded_slashes, path_parameters=settings.path_parameters),
-        HostReader(),
+        ResourceReader(targets, HostReader(), table),
         edge,
         compiler.shared,
         tuple(compiler.instances),

@@ -75,18 +75,40 @@ class RouteTable(Generic[T]):
                 `NEEDS_BODY`: a rule with a JSON condition comes next.
 
         """
+        for index in self._by_host.get(host) or self._indexes_above(host):
+            for rules in index.find(path):
+                answer = self.first(rules, method, path, scope, body)
+                if answer is not None:
+                    return answer
+        return None
+
+    def first(
+        self, rules: tuple[Rule[T], ...], method: str, path: str, scope: Scope, body: object = UNREAD
+    ) -> Matched[T] | Pending | None:
+        """Return what `match` does, given the rules whose host and path hold."""
         request: Request | None = None
+        for rule in rules:
+            if rule.is_unconditional:
+                return rule.matched
+            if request is None:
+                request = Request(method, path, scope, body, self._header_names)
+            answer = rule.ask(request)
+            if answer is not None:
+                return answer
+        return None
+
+    def candidates(self, host: str, path: str, limit: int) -> tuple[Rule[T], ...] | None:
+        """Return the rules that may hold here, up to the first that does for sure; None if more than `limit`."""
+        found: list[Rule[T]] = []
         for index in self._by_host.get(host) or self._indexes_above(host):
             for rules in index.find(path):
                 for rule in rules:
+                    if len(found) == limit:
+                        return None
+                    found.append(rule)
                     if rule.is_unconditional:
-                        return rule.matched
-                    if request is None:
-                        request = Request(method, path, scope, body, self._header_names)
-                    answer = rule.ask(request)
-                    if answer is not None:
-                        return answer
-        return None
+                        return tuple(found)
+        return tuple(found)
 
     def explain(
         self, method: str, host: str, path: str, scope: Scope, body: object = UNREAD

@@ -71,18 +71,13 @@ class TargetReader:
 
     """
 
-    __slots__ = ("_escapes", "_path_parameters", "_seen")
-
-    MAX_REMEMBERED: Final = 1024
-    MAX_REMEMBERED_BYTES: Final = 256
-    """Longer paths are not remembered, so that the memory stays under about a megabyte."""
+    __slots__ = ("_escapes", "_path_parameters")
 
     def __init__(
         self, *, encoded_slashes: Treatment = "refuse", path_parameters: Treatment = "refuse"
     ) -> None:
         self._path_parameters = path_parameters
         self._escapes = _escape_table(encoded_slashes, path_parameters)
-        self._seen: dict[bytes, Target] = {}
 
     def read(self, method: str, raw_path: bytes, query: bytes = b"") -> Target:
         """Return the normal form of a request's target, given without its query, and check the query.
@@ -91,6 +86,11 @@ class TargetReader:
             TargetError: the target is malformed, ambiguous, too long, or none for `method`.
 
         """
+        self.check(method, raw_path, query)
+        return self._read(method, raw_path, query)
+
+    def check(self, method: str, raw_path: bytes, query: bytes) -> None:
+        """Check what does not depend on the path's form. Raises TargetError."""
         if query:
             if query.translate(None, _IN_QUERY):
                 raise _unusable("query", query, _IN_QUERY)
@@ -98,16 +98,6 @@ class TargetReader:
                 raise _too_long()
         if method == "CONNECT":
             raise TargetError(Cause.MALFORMED, "CONNECT is not served here")
-        # Popular paths come back: a look-up is a fifth of the work below. A flood of new ones empties the
-        # memory each 1024 requests, and costs those a tenth more.
-        target = self._seen.get(raw_path)
-        if target is None:
-            target = self._read_new(method, raw_path, query)
-            if raw_path.startswith(b"/") and len(raw_path) <= self.MAX_REMEMBERED_BYTES:
-                if len(self._seen) >= self.MAX_REMEMBERED:
-                    self._seen.clear()
-                self._seen[raw_path] = target
-        return target
 
     def normalise(self, raw_path: bytes) -> bytes:
         """Return an absolute path in its normal form.
@@ -132,7 +122,7 @@ class TargetReader:
             raw_path = _resolve_segments(raw_path)
         return raw_path
 
-    def _read_new(self, method: str, raw_path: bytes, query: bytes) -> Target:
+    def _read(self, method: str, raw_path: bytes, query: bytes) -> Target:
         if len(raw_path) > MAX_TARGET_BYTES:
             raise _too_long()
         if (  # the common case: nothing escaped, no dot segment, no empty one

@@ -188,13 +188,6 @@ def test_length_is_bounded_with_the_query_and_without() -> None:
         assert error.value.cause is Cause.TARGET_TOO_LONG
 
 
-def test_the_memory_of_targets_is_bounded() -> None:
-    reader = TargetReader()
-    for number in range(3 * TargetReader.MAX_REMEMBERED):
-        assert reader.read("GET", b"/%d" % number).path == f"/{number}"
-    assert len(reader._seen) <= TargetReader.MAX_REMEMBERED
-
-
 PIECES = [
     "/",
     "//",
