@@ -98,7 +98,7 @@ class RouteTable(Generic[T]):
         return None
 
     def candidates(self, host: str, path: str, limit: int) -> tuple[Rule[T], ...] | None:
-        """Return the rules that may hold here, up to the first that does for sure; None if more than `limit`."""
+        """Return the rules that may hold here, up to the first that must; None if more than `limit`."""
         found: list[Rule[T]] = []
         for index in self._by_host.get(host) or self._indexes_above(host):
             for rules in index.find(path):
