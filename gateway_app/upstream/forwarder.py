@@ -172,6 +172,8 @@ async def _begin_body(request: UpstreamRequest, exchange: Exchange, flight: Flig
         elif field[0] != b"expect":
             headers.append(field)
     if not exchange.has_body:
+        if request.content_length is not None:
+            headers.append((b"content-length", b"0"))
         return
     if exchange.expects_continue:
         # The client sends its body once it is read: not before the endpoint wants it.

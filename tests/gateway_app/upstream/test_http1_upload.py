@@ -357,6 +357,19 @@ async def test_without_100_the_body_is_sent_after_a_while(line: Any, monkeypatch
         assert made.connections == 1
 
 
+async def test_an_empty_body_is_not_waited_for(line: Any) -> None:
+    heads = []
+
+    async def speak(reader: Reader, writer: Writer) -> None:
+        heads.append((await reader.readuntil(b"\r\n\r\n")).lower())
+        writer.write(NEXT)
+
+    async with asyncio.timeout(5), line(speak) as made:
+        assert (await made.ask("POST", length=0, expect=True)).body == b"next"
+    assert b"content-length: 0\r\n" in heads[0]
+    assert b"expect" not in heads[0]
+
+
 async def test_an_endpoint_that_goes_away_instead_of_100(line: Any) -> None:
     client = Client()
 
