@@ -82,7 +82,10 @@ def explain(
     client: Annotated[str, typer.Option(help="The IP address that the request comes from.")] = "127.0.0.1",
     config: ConfigOption = _DEFAULT,
 ) -> None:
-    """Show, without sending anything, what would become of a request, and why."""
+    """Show what would become of a request, and why.
+
+    Nothing is sent.
+    """
     request = ImaginedRequest(
         method,
         url,
@@ -114,7 +117,10 @@ def serve(
         bool | None, typer.Option(help="Run the relay too; by default if the file has [[relay]] tables.")
     ] = None,
 ) -> None:
-    """Serve the file, until SIGTERM or Ctrl-C; SIGHUP or a changed file reloads it."""
+    """Serve the file until SIGTERM or Ctrl-C.
+
+    A changed file is taken over at once, and on SIGHUP.
+    """
     checked = _loaded(config)
     errors = asyncio.run(failed_expectations(checked))
     if errors:
@@ -122,7 +128,8 @@ def serve(
     try:
         status = serve_command(checked, config, server, workers, relay)
     except (OSError, ValueError) as error:
-        typer.echo(f"gateway: {error}", err=True)
+        problem = error.strerror if isinstance(error, OSError) and error.strerror else error
+        typer.echo(f"gateway: {problem}", err=True)
         raise typer.Exit(CONFIG_IS_WRONG) from error
     raise typer.Exit(status)
 

@@ -83,9 +83,20 @@ def make_server(drain_s: float, workers: int, address: str) -> GatewayServer:
     )
 
 
+def _end_on_signals() -> None:
+    """Let SIGTERM end a worker that does not listen for it yet.
+
+    It inherits handlers that tell granian's main loop, which does not run in it: the signal would be lost,
+    and a stop while the worker starts would last until it is killed for being late.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def main(arguments: Sequence[str]) -> None:
     """Serve until SIGTERM, then let the workers finish what runs, within the drain time."""
     configure_logging()
+    os.register_at_fork(after_in_child=_end_on_signals)
     drain_s, workers, address = arguments
     make_server(float(drain_s), int(workers), address).serve()
 

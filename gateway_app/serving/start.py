@@ -53,6 +53,8 @@ def serve(
         run_directory = create_run_directory()
         stack.callback(shutil.rmtree, run_directory, ignore_errors=True)
         if options.server == "granian":
+            for listener in open_listeners(settings.listen[:1]):
+                listener.close()  # granian opens its own; that it cannot is said here, without a traceback
             listeners: tuple[Listener, ...] = ()
             programs = [_granian(settings.listen[0], settings.drain, options.workers)]
         else:

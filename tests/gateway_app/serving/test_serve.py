@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -210,6 +211,15 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+def descendants(pid: int, depth: int) -> list[int]:
+    """The processes that are so many generations below `pid`."""
+    found = [pid]
+    for _ in range(depth):
+        with suppress(FileNotFoundError):
+            found = [child for parent in found for child in children(parent)]
+    return found
+
+
 @pytest.mark.parametrize("server", SERVERS)
 def test_a_stop_lets_requests_in_flight_finish(serve: Serve, server: str) -> None:
     served = serve(server, file())
@@ -295,12 +305,23 @@ def test_a_killed_supervisor_leaves_nothing_behind(serve: Serve) -> None:
     eventually(served.refuses_connections)
 
 
-def test_an_address_in_use_is_reported(serve: Serve) -> None:
+@pytest.mark.parametrize("server", SERVERS)
+def test_a_stop_while_it_starts_waits_for_nothing(serve: Serve, server: str) -> None:
+    served = serve(server, file("60s"))
+    # As soon as the process is there that will serve; it does not listen for signals yet.
+    depth = {"hypercorn": 1, "granian": 2}[server]
+    eventually(lambda: len(descendants(served.process.pid, depth)) > 0)
+    served.stop()
+    served.process.wait(DEADLINE_S)
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_an_address_in_use_is_reported(serve: Serve, server: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        served = serve("hypercorn", file().replace("127.0.0.1:PORT", address))
+        served = serve(server, file().replace("127.0.0.1:PORT", address))
         assert served.process.wait(10) == 2
-    assert f"cannot listen on {address}: Address already in use" in served.log()
+    assert served.log() == f"gateway: cannot listen on {address}: Address already in use\n"
 
 
 def test_unix_socket(serve: Serve, tmp_path: Path) -> None:
