@@ -27,8 +27,8 @@ _BYTES: Final = {
     "GiB": 2**30,
     "TiB": 2**40,
 }
-_SIZE_PATTERN: Final = rf"^({NUMBER}) ?({'|'.join(_BYTES)})$"
-_SIZE: Final = re.compile(_SIZE_PATTERN.removesuffix("$"))
+SIZE_PATTERN: Final = rf"^({NUMBER}) ?({'|'.join(_BYTES)})$"
+_SIZE: Final = re.compile(SIZE_PATTERN.removesuffix("$"))
 
 
 def parse_size(text: str) -> int:
@@ -47,6 +47,17 @@ def parse_size(text: str) -> int:
     if remainder:
         raise ValueError(f"{SIZE_EXPECTED}, in whole bytes")
     return size
+
+
+def duration_text(seconds: float) -> str:
+    """Return seconds as the file writes them."""
+    return f"{seconds:g}s"
+
+
+def size_text(size: int) -> str:
+    """Return bytes as the file writes them, in the largest unit of which they are a whole number."""
+    units = sorted(_BYTES.items(), key=lambda unit: -unit[1])
+    return next(f"{size // factor}{unit}" for unit, factor in units if size % factor == 0)
 
 
 def _duration(value: object, info: ValidationInfo) -> object:
@@ -78,6 +89,6 @@ PositiveDuration = Annotated[Duration, Field(gt=0)]
 Size = Annotated[
     int,
     BeforeValidator(_size),
-    WithJsonSchema({"type": "string", "pattern": _SIZE_PATTERN, "examples": ["64KiB", "10MB"]}),
+    WithJsonSchema({"type": "string", "pattern": SIZE_PATTERN, "examples": ["64KiB", "10MB"]}),
 ]
 """Bytes; in the file a text such as "512B", "64KiB" or "10MB"."""

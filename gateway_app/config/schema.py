@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from gateway_app.config.model import GatewayConfig
 from gateway_app.config.options import ANSWERS, options_model
+from gateway_app.config.quantities import SIZE_PATTERN, duration_text, size_text
 from gateway_app.middleware.registry import BUILT_IN, resolve, signature_of
 
 Schema = dict[str, Any]
@@ -32,7 +33,8 @@ def file_schema() -> Schema:
         route["properties"][name] = options[name]
     route["oneOf"] = [{"required": [name]} for name in ("backend", *ANSWERS)]
     schema["properties"]["l4relay"] = {"type": "object"}
-    return {"$schema": _DIALECT, "title": "routes.toml of l47-gateway", **_without(schema, "title")}
+    written: Schema = _as_written(_without(schema, "title"))
+    return {"$schema": _DIALECT, "title": "routes.toml of l47-gateway", **written}
 
 
 def _middleware_schema(options: dict[str, Schema]) -> Schema:
@@ -63,6 +65,37 @@ def _options_schema(type_name: str, tables: dict[str, Schema]) -> Schema:
         if name in described:
             option["description"] = " ".join(described[name].split())
     return {"description": documentation.partition("\n")[0], **_without(schema, "title")}
+
+
+def _as_written(schema: Any) -> Any:
+    """Return `schema` with what a TOML file can say: no null, and defaults that an editor could insert."""
+    if isinstance(schema, list):
+        return [_as_written(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    kinds = [kind for kind in schema.get("anyOf", ()) if kind != {"type": "null"}]
+    if len(kinds) == 1:
+        schema = {**kinds[0], **_without(schema, "anyOf")}
+    elif kinds:
+        schema = {**schema, "anyOf": kinds}
+    if "default" in schema and not isinstance(schema["default"], dict):
+        schema = {**schema, "default": _default(schema)}
+    if schema.get("default") is None or isinstance(schema["default"], dict):
+        schema = _without(schema, "default")
+    return {
+        key: {name: _as_written(each) for name, each in value.items()}
+        if key in ("$defs", "properties")
+        else _as_written(value)
+        for key, value in schema.items()
+    }
+
+
+def _default(schema: Schema) -> Any:
+    default = schema["default"]
+    is_quantity = schema.get("type") == "string" and isinstance(default, int | float)
+    if not is_quantity:
+        return default
+    return size_text(default) if schema["pattern"] == SIZE_PATTERN else duration_text(default)
 
 
 def _without(schema: Schema, key: str) -> Schema:
