@@ -9,7 +9,8 @@ from gateway_app.cli.routes import conditions, destination
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from gateway_app.config.model import EndpointConfig, GatewayConfig, RouteConfig
+    from gateway_app.config.backends import EndpointConfig
+    from gateway_app.config.model import GatewayConfig, RouteConfig
     from gateway_app.dry_run import ForwardedRequest, ImaginedRequest, Outcome
 
 _INDENT: Final = 12

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from starlette.types import Scope
 
-    from gateway_app.config.model import BackendConfig
+    from gateway_app.config.backends import BackendConfig
     from gateway_app.exchange import Exchange
     from gateway_app.problem import Cause
     from gateway_app.upstream.endpoint import Endpoint

@@ -21,7 +21,7 @@ from gateway_app.upstream.background import Background
 if TYPE_CHECKING:
     import random
 
-    from gateway_app.config.model import HealthConfig
+    from gateway_app.config.backends import HealthConfig
     from gateway_app.upstream.endpoint import Endpoint
 
 logger = logging.getLogger("gateway.upstream")

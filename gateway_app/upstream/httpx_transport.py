@@ -17,7 +17,7 @@ from gateway_app.upstream.transport import FieldList, Sent, UpstreamError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from gateway_app.config.model import TimeoutConfig
+    from gateway_app.config.backends import TimeoutConfig
     from gateway_app.upstream.deadlines import Flight
     from gateway_app.upstream.transport import UpstreamRequest
 

@@ -19,7 +19,7 @@ from gateway_app.upstream.transport import StartsUp
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from gateway_app.config.model import BackendConfig
+    from gateway_app.config.backends import BackendConfig
     from gateway_app.upstream.endpoint import Endpoint
     from gateway_app.upstream.health import HealthChecker
     from gateway_app.upstream.resolution import Resolver

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from gateway_app.problem import Cause
 
 if TYPE_CHECKING:
-    from gateway_app.config.model import OutlierConfig
+    from gateway_app.config.backends import OutlierConfig
     from gateway_app.upstream.endpoint import Endpoint
 
 FAILED_STATUSES: Final = frozenset({502, 503, 504})

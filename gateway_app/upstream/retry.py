@@ -18,7 +18,7 @@ from gateway_app.problem import Cause
 from gateway_app.upstream.transport import Sent
 
 if TYPE_CHECKING:
-    from gateway_app.config.model import RetryConfig
+    from gateway_app.config.backends import RetryConfig
 
 IDEMPOTENT_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 """RFC 9110 9.2.2."""

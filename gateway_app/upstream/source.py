@@ -10,7 +10,7 @@ from l4relay.addresses import ip_bytes
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from gateway_app.config.model import EndpointConfig
+    from gateway_app.config.backends import EndpointConfig
 
 LITERAL = ""
 """Stands for the address in a source that is no name."""

@@ -6,7 +6,7 @@ import ssl
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from gateway_app.config.model import BackendTlsConfig
+    from gateway_app.config.backends import BackendTlsConfig
 
 
 def client_context(config: BackendTlsConfig | None) -> ssl.SSLContext:

@@ -10,7 +10,7 @@ from gateway_app.upstream.in_process import InProcessTransport, load_application
 from gateway_app.upstream.tls import client_context
 
 if TYPE_CHECKING:
-    from gateway_app.config.model import BackendConfig
+    from gateway_app.config.backends import BackendConfig
     from gateway_app.upstream.endpoint import Endpoint
     from gateway_app.upstream.transport import Transport
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from gateway_app.config import model
+from gateway_app.config import backends, model
 from gateway_app.config.load import load_text
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "configuration.md"
@@ -17,13 +17,13 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "[gateway]": model.Settings,
     "[admin]": model.AdminConfig,
     "[state]": model.StateConfig,
-    "[backends.NAME]": model.BackendConfig,
-    "endpoints": model.EndpointConfig,
-    "[backends.NAME.timeout]": model.TimeoutConfig,
-    "[backends.NAME.retry]": model.RetryConfig,
-    "[backends.NAME.health]": model.HealthConfig,
-    "[backends.NAME.outlier]": model.OutlierConfig,
-    "[backends.NAME.tls]": model.BackendTlsConfig,
+    "[backends.NAME]": backends.BackendConfig,
+    "endpoints": backends.EndpointConfig,
+    "[backends.NAME.timeout]": backends.TimeoutConfig,
+    "[backends.NAME.retry]": backends.RetryConfig,
+    "[backends.NAME.health]": backends.HealthConfig,
+    "[backends.NAME.outlier]": backends.OutlierConfig,
+    "[backends.NAME.tls]": backends.BackendTlsConfig,
     "[[routes]]": model.RouteConfig,
     "match": model.MatchConfig,
     "[[test]]": model.TestConfig,

@@ -11,7 +11,7 @@ import pytest
 import uvloop
 from starlette.types import Message, Receive, Scope
 
-from gateway_app.config.model import BackendConfig, EndpointConfig
+from gateway_app.config.backends import BackendConfig, EndpointConfig
 from gateway_app.exchange import Exchange
 from gateway_app.problem import Cause, GatewayError
 from gateway_app.upstream.backend import Backend

@@ -7,7 +7,13 @@ from typing import Any
 
 import pytest
 
-from gateway_app.config.model import EndpointConfig, HealthConfig, OutlierConfig, RetryConfig, TimeoutConfig
+from gateway_app.config.backends import (
+    EndpointConfig,
+    HealthConfig,
+    OutlierConfig,
+    RetryConfig,
+    TimeoutConfig,
+)
 from gateway_app.exchange import Exchange
 from gateway_app.problem import Cause
 from gateway_app.upstream.backend import Backend

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import trustme
 
-from gateway_app.config.model import BackendTlsConfig, HealthConfig
+from gateway_app.config.backends import BackendTlsConfig, HealthConfig
 from gateway_app.upstream.endpoint import Endpoint
 from gateway_app.upstream.health import HealthChecker, probe_url, take_result
 from gateway_app.upstream.tls import client_context

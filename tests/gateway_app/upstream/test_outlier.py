@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway_app.config.model import OutlierConfig
+from gateway_app.config.backends import OutlierConfig
 from gateway_app.upstream.endpoint import Endpoint
 from gateway_app.upstream.outlier import OutlierDetector
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from gateway_app.config.model import HealthConfig
+from gateway_app.config.backends import HealthConfig
 from gateway_app.upstream.resolution import one_family
 from l4relay.dns_message import encode_name
 from l4relay.resolve import Resolver

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway_app.config.model import RetryConfig
+from gateway_app.config.backends import RetryConfig
 from gateway_app.problem import Cause
 from gateway_app.upstream.retry import RetryBudget, RetryPolicy
 from gateway_app.upstream.transport import Sent

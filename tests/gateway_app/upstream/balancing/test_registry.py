@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway_app.config.model import Balance
+from gateway_app.config.backends import Balance
 from gateway_app.upstream.balancing.registry import POLICIES
 from gateway_app.upstream.endpoint import Endpoint
 
