@@ -140,10 +140,26 @@ class Backend:
             self._observe(endpoint, latency_s, ok=ok)
 
     def may_retry(
-        self, method: str, reason: Cause | int, sent: Sent, attempts: int, *, body_replayable: bool
+        self,
+        method: str,
+        reason: Cause | int,
+        sent: Sent,
+        tried: Collection[Endpoint],
+        *,
+        body_replayable: bool,
     ) -> bool:
-        """Say whether to send a request again (see `RetryPolicy.allows`); if so, the budget is charged."""
-        if not self.retry.allows(method, reason, sent, attempts, body_replayable=body_replayable):
+        """Say whether to send a request again (see `RetryPolicy.allows`); if so, the budget is charged.
+
+        `tried` are the endpoints of all attempts so far, the failed one included.
+        """
+        if not self.retry.allows(
+            method,
+            reason,
+            sent,
+            len(tried),
+            body_replayable=body_replayable,
+            has_untried=bool(self._untried(tried)),
+        ):
             return False
         return sent is not Sent.MAYBE or self.retry_budget.withdraw(self._clock())
 
@@ -191,16 +207,18 @@ class Backend:
     # ------------------------------------------------------------------ within
 
     def _choose_again(self, exchange: Exchange, scope: Scope, tried: Collection[Endpoint]) -> Endpoint | None:
-        rest = tuple(endpoint for endpoint in self._candidates if endpoint not in tried)
-        if not rest:
-            rest = tuple(
-                endpoint
-                for endpoint in self.endpoints
-                if endpoint.is_backup and endpoint.is_available and endpoint not in tried
-            )
+        rest = self._untried(tried)
         if not rest:
             return self.choose(exchange, scope)
         return self._retry_policy.choose(rest, self._key_of(exchange, scope) if self._key_of else "")
+
+    def _untried(self, tried: Collection[Endpoint]) -> tuple[Endpoint, ...]:
+        """Return who can be chosen instead of `tried`: candidates, or backups where there is none."""
+        return tuple(endpoint for endpoint in self._candidates if endpoint not in tried) or tuple(
+            endpoint
+            for endpoint in self.endpoints
+            if endpoint.is_backup and endpoint.is_available and endpoint not in tried
+        )
 
     def _count_failure(self, endpoint: Endpoint) -> None:
         endpoint.failures += 1

@@ -66,7 +66,7 @@ class Forwarder:
             backend.retry_budget.requests += 1
             endpoint = backend.choose(exchange, scope)
             tried: tuple[Endpoint, ...] = ()
-            while not await _attempt(backend, endpoint, request, exchange, flight, send):
+            while not await _attempt(backend, endpoint, tried, request, exchange, flight, send):
                 assert endpoint is not None, "no attempt succeeds in asking nobody"
                 tried += (endpoint,)
                 endpoint = backend.choose(exchange, scope, tried)
@@ -82,6 +82,7 @@ class Forwarder:
 async def _attempt(
     backend: Backend,
     endpoint: Endpoint | None,
+    tried: tuple[Endpoint, ...],
     request: UpstreamRequest,
     exchange: Exchange,
     flight: Flight,
@@ -112,7 +113,7 @@ async def _attempt(
             status = response.status
             backend.report(endpoint, status not in FAILED_STATUSES, now - began)
             if status in backend.retry.statuses and _may_retry(
-                backend, request, exchange, status, Sent.MAYBE
+                backend, request, (*tried, endpoint), status, Sent.MAYBE
             ):
                 return False
             flight.cause = _CLIENT_STALLED
@@ -130,7 +131,7 @@ async def _attempt(
         if error.cause in FAILED_CAUSES:
             backend.report(endpoint, False, monotonic() - began)
         sent = error.sent if isinstance(error, UpstreamError) else Sent.MAYBE
-        if exchange.status or not _may_retry(backend, request, exchange, error.cause, sent):
+        if exchange.status or not _may_retry(backend, request, (*tried, endpoint), error.cause, sent):
             raise error from failure
         return False
     finally:
@@ -138,10 +139,10 @@ async def _attempt(
 
 
 def _may_retry(
-    backend: Backend, request: UpstreamRequest, exchange: Exchange, reason: Cause | int, sent: Sent
+    backend: Backend, request: UpstreamRequest, tried: tuple[Endpoint, ...], reason: Cause | int, sent: Sent
 ) -> bool:
     replayable = request.receive is None
-    return backend.may_retry(request.method, reason, sent, exchange.attempts, body_replayable=replayable)
+    return backend.may_retry(request.method, reason, sent, tried, body_replayable=replayable)
 
 
 async def _relay(

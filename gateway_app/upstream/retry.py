@@ -3,7 +3,7 @@
 How much of the request the endpoint can have acted on decides first (`Sent`):
 
 - nothing: it is not a repeat at all, so any method may go on to the next endpoint, and the budget is not
-  charged, since no endpoint gets more requests by it;
+  charged, since no endpoint gets more requests by it. Without a `retry` table too, to each endpoint once;
 - a reused connection that ended before the answer's first byte is most often the endpoint's idle timeout
   crossing our request (RFC 9112 9.3.1). Idempotent requests are sent once more, even without a `retry` table;
 - else the endpoint may have acted on it: `on`, `methods`, `attempts` and `budget` of the table must all
@@ -33,28 +33,42 @@ CAUSES_OF_WORD: Final = {
 """The words of `on`, beside the statuses. Causes that no word names are never retried: an answer that has
 begun cannot be taken back, and a malformed one would come again."""
 
+_UNREACHED: Final = CAUSES_OF_WORD["connect"] | CAUSES_OF_WORD["reset"]
+"""Why nothing was sent through the endpoint's doing; that we have no connection left is another matter."""
+
 _BACKOFF_BASE_S: Final = 0.025
 _BACKOFF_MAX_S: Final = 0.25
 
 
 class RetryPolicy:
-    """The `retry` table of a backend, compiled. Without a table only the reused connection is retried.
+    """The `retry` table of a backend, compiled.
+
+    Without a table a request fails over to endpoints that it has not been to, as long as nothing was sent, and
+    the reused connection is retried.
 
     Attributes:
         statuses: answers that may be retried; everything else is passed on without asking further.
     """
 
-    __slots__ = ("_attempts", "_causes", "_methods", "statuses")
+    __slots__ = ("_attempts", "_causes", "_fails_over", "_methods", "statuses")
 
     def __init__(self, config: RetryConfig | None) -> None:
         words = config.on if config else ()
+        self._fails_over = config is None
         self._attempts = config.attempts if config else 0
         self._methods = frozenset(config.methods) if config else IDEMPOTENT_METHODS
         self._causes = frozenset(cause for word in words for cause in CAUSES_OF_WORD.get(word, ()))
         self.statuses = frozenset(int(word) for word in words if word not in CAUSES_OF_WORD)
 
     def allows(
-        self, method: str, reason: Cause | int, sent: Sent, attempts: int, *, body_replayable: bool
+        self,
+        method: str,
+        reason: Cause | int,
+        sent: Sent,
+        attempts: int,
+        *,
+        body_replayable: bool,
+        has_untried: bool,
     ) -> bool:
         """Say whether the request may be sent once more.
 
@@ -65,8 +79,11 @@ class RetryPolicy:
             attempts: How often it was sent, at least 1.
             body_replayable: Whether all of the body that was read can be sent again, or there is none. Does
                 not matter where nothing was sent.
+            has_untried: Whether an endpoint is available that this request has not been to.
 
         """
+        if self._fails_over and sent is Sent.NOTHING:
+            return has_untried and reason in _UNREACHED
         if sent is not Sent.NOTHING and not body_replayable:
             return False
         if sent is Sent.REUSED and method in IDEMPOTENT_METHODS:

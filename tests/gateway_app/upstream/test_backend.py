@@ -162,12 +162,31 @@ async def test_the_budget_is_charged_for_what_may_have_arrived_only(bench: Any) 
     backend = bench.of(1, 2, retry=RetryConfig(budget=0.2))
 
     def granted(reason: Cause | int, sent: Sent) -> int:
-        return sum(backend.may_retry("GET", reason, sent, 1, body_replayable=True) for _ in range(300))
+        tried = backend.endpoints[:1]
+        return sum(backend.may_retry("GET", reason, sent, tried, body_replayable=True) for _ in range(300))
 
     assert granted(Cause.CONNECTION_REFUSED, Sent.NOTHING) == 300
     assert granted(Cause.CONNECTION_RESET, Sent.REUSED) == 300
     assert granted(503, Sent.MAYBE) == 100
     assert backend.status()["retries"] == {"granted": 100, "refused": 200}
+
+
+async def test_without_the_table_failing_over_goes_to_the_backups_and_ends_there(bench: Any) -> None:
+    backup = EndpointConfig(url="http://127.0.0.1:3", backup=True)
+    backend = bench.of(1, 2, backup)
+
+    def fails_over(*tried: int) -> bool:
+        endpoints = [backend.endpoints[index] for index in tried]
+        answer: bool = backend.may_retry(
+            "POST", Cause.CONNECTION_REFUSED, Sent.NOTHING, endpoints, body_replayable=False
+        )
+        return answer
+
+    assert fails_over(0)
+    assert fails_over(0, 1), "to the backup"
+    assert not fails_over(0, 1, 2)
+    backend.endpoints[2].set_down(True)
+    assert not fails_over(0, 1)
 
 
 # ---------------------------------------------------------------- reload

@@ -13,6 +13,21 @@ DEFAULT = RetryPolicy(RetryConfig())
 NONE = RetryPolicy(None)
 
 
+def allows(
+    policy: RetryPolicy,
+    method: str,
+    reason: Cause | int,
+    sent: Sent,
+    attempts: int,
+    *,
+    body_replayable: bool = True,
+    has_untried: bool = True,
+) -> bool:
+    return policy.allows(
+        method, reason, sent, attempts, body_replayable=body_replayable, has_untried=has_untried
+    )
+
+
 @pytest.mark.parametrize(
     ("method", "reason", "sent", "attempts", "allowed"),
     [
@@ -35,16 +50,30 @@ NONE = RetryPolicy(None)
     ],
 )
 def test_default_table(method: str, reason: Cause | int, sent: Sent, attempts: int, allowed: bool) -> None:
-    assert DEFAULT.allows(method, reason, sent, attempts, body_replayable=True) is allowed
-    without_body = DEFAULT.allows(method, reason, sent, attempts, body_replayable=False)
+    assert allows(DEFAULT, method, reason, sent, attempts) is allowed
+    without_body = allows(DEFAULT, method, reason, sent, attempts, body_replayable=False)
     assert without_body is (allowed and sent is Sent.NOTHING)
 
 
-def test_without_a_table_only_the_reused_connection_is_retried_once() -> None:
-    assert NONE.allows("GET", Cause.CONNECTION_RESET, Sent.REUSED, 1, body_replayable=True)
-    assert not NONE.allows("GET", Cause.CONNECTION_RESET, Sent.REUSED, 2, body_replayable=True)
-    assert not NONE.allows("GET", Cause.CONNECTION_REFUSED, Sent.NOTHING, 1, body_replayable=True)
+def test_without_a_table_the_reused_connection_is_retried_once() -> None:
+    assert allows(NONE, "GET", Cause.CONNECTION_RESET, Sent.REUSED, 1)
+    assert not allows(NONE, "GET", Cause.CONNECTION_RESET, Sent.REUSED, 2)
     assert not NONE.statuses
+
+
+@pytest.mark.parametrize("cause", [Cause.CONNECTION_REFUSED, Cause.CONNECT_TIMEOUT, Cause.CONNECTION_RESET])
+def test_without_a_table_what_was_not_sent_goes_to_each_endpoint_once(cause: Cause) -> None:
+    assert allows(NONE, "POST", cause, Sent.NOTHING, 1, body_replayable=False)
+    assert allows(NONE, "GET", cause, Sent.NOTHING, 9)
+    assert not allows(NONE, "GET", cause, Sent.NOTHING, 1, has_untried=False)
+    assert not allows(NONE, "GET", cause, Sent.MAYBE, 1)
+    assert not allows(NONE, "GET", Cause.OVERLOADED, Sent.NOTHING, 1)
+
+
+def test_a_table_without_connect_turns_failing_over_off() -> None:
+    policy = RetryPolicy(RetryConfig(on=("503",)))
+
+    assert not allows(policy, "GET", Cause.CONNECTION_REFUSED, Sent.NOTHING, 1)
 
 
 def test_timeout_is_retried_where_the_table_says_so() -> None:
@@ -52,8 +81,8 @@ def test_timeout_is_retried_where_the_table_says_so() -> None:
         RetryConfig.model_construct(attempts=1, on=("timeout",), methods=("GET",), budget=0.2)
     )
 
-    assert policy.allows("GET", Cause.RESPONSE_TIMEOUT, Sent.MAYBE, 1, body_replayable=True)
-    assert not policy.allows("GET", Cause.TOTAL_TIMEOUT, Sent.MAYBE, 1, body_replayable=True)
+    assert allows(policy, "GET", Cause.RESPONSE_TIMEOUT, Sent.MAYBE, 1)
+    assert not allows(policy, "GET", Cause.TOTAL_TIMEOUT, Sent.MAYBE, 1)
 
 
 def test_backoff_doubles_within_bounds() -> None:
