@@ -28,6 +28,7 @@ from gateway_app.observe.log_writer import LogWriter
 from gateway_app.observe.metrics import Metrics
 from gateway_app.observe.run_directory import run_directory
 from gateway_app.snapshot import HasShutdown, Snapshot, compile_snapshot
+from gateway_app.termination import on_termination
 from gateway_app.upstream.backend import Backend
 from gateway_app.upstream.background import Background
 from gateway_app.upstream.deadlines import Deadlines
@@ -36,7 +37,7 @@ from gateway_app.upstream.transports import make_transport
 from l4relay.resolve import Resolver
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from starlette.types import ASGIApp
@@ -72,6 +73,7 @@ class Worker:
         self._metrics: Metrics | None = None
         self._access_log: AccessLog | None = None
         self._admin: AdminServer | None = None
+        self._forget_termination: Callable[[], None] | None = None
 
     @property
     def metrics(self) -> Metrics:
@@ -117,11 +119,15 @@ class Worker:
             self._admin = AdminServer(config.admin.listen, self, self.metrics)
             await self._admin.start()
         self._watching.spawn(self._follow_file(), "configuration file")
+        self._forget_termination = on_termination(self._drain)
         self.is_ready = True
 
     async def aclose(self) -> None:
         """Stop, after the last request, or give back what a start that failed has taken."""
         self.is_ready = False
+        if self._forget_termination is not None:
+            self._forget_termination()
+            self._forget_termination = None
         await self._watching.cancel()
         if self._admin is not None:
             await self._admin.aclose()
@@ -137,6 +143,10 @@ class Worker:
             self._metrics.close()
         self.snapshot = self._admin = self._access_log = self._metrics = None
         self.backends.clear()
+
+    def _drain(self) -> None:
+        """Tell on the admin listener that the stop has begun; the server sees to the requests in flight."""
+        self.is_ready = False
 
     async def reload(self) -> bool:
         """Take over the file as it is now. False, with everything as before, if it is wrong."""

@@ -43,8 +43,8 @@ _BACKOFF_MAX_S: Final = 0.25
 class RetryPolicy:
     """The `retry` table of a backend, compiled.
 
-    Without a table a request fails over to endpoints that it has not been to, as long as nothing was sent, and
-    the reused connection is retried.
+    Without a table a request of which nothing was sent fails over to the endpoints that it has not been to,
+    and the reused connection is retried.
 
     Attributes:
         statuses: answers that may be retried; everything else is passed on without asking further.
