@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -10,8 +11,11 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,11 +43,16 @@ class RunningGateway:
         self.port = free_port()
         self.config = config
         self.log = log
-        arguments = [part.format(port=self.port) for part in SERVERS[server]]
-        with log.open("wb") as out:
+        self._start()
+
+    def _arguments(self) -> list[str]:
+        return [part.format(port=self.port) for part in SERVERS[self.server]]
+
+    def _start(self) -> None:
+        with self.log.open("wb") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", *arguments],
-                env={**os.environ, "GATEWAY_CONFIG": str(config)},
+                [sys.executable, "-m", *self._arguments()],
+                env={**os.environ, "GATEWAY_CONFIG": str(self.config)},
                 stdout=out,
                 stderr=subprocess.STDOUT,
             )
@@ -54,10 +63,13 @@ class RunningGateway:
         return f"http://127.0.0.1:{self.port}"
 
     def _wait(self) -> None:
+        """Wait until the server answers; what it is sent is no request, so that the gateway sees none."""
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
             try:
-                socket.create_connection(("127.0.0.1", self.port), 0.2).close()
+                with socket.create_connection(("127.0.0.1", self.port), 20) as client:
+                    client.sendall(b"?\r\n\r\n")
+                    client.recv(1)
                 return
             except OSError:
                 if self.process.poll() is not None:
@@ -73,6 +85,64 @@ class RunningGateway:
             self.process.kill()
             self.process.wait()
             raise
+
+
+class ServedGateway(RunningGateway):
+    """`gateway serve`, in the directory of its file, whose PORT and ADMIN_PORT become free ports."""
+
+    def __init__(self, server: str, directory: Path, text: str, *options: str) -> None:
+        self.admin_port = free_port()
+        self._options = options
+        self._text = text
+        super().__init__(server, directory / "routes.toml", directory / "log")
+
+    def _arguments(self) -> list[str]:
+        return [
+            *("gateway_app", "serve", "--config", str(self.config), "--server", self.server),
+            *self._options,
+        ]
+
+    def _start(self) -> None:
+        self.write(self._text)
+        super()._start()
+
+    def write(self, text: str) -> None:
+        """Save the file, as an editor does."""
+        text = text.replace("ADMIN_PORT", str(self.admin_port)).replace("PORT", str(self.port))
+        new = self.config.with_suffix(".new")
+        new.write_text(text)
+        new.replace(self.config)
+
+    def access_log(self) -> list[dict[str, Any]]:
+        """The lines of the access log so far."""
+        return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+
+    def admin(self, path: str) -> tuple[int, str]:
+        """What the admin listener answers."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}{path}", timeout=10) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+
+    def refuses_connections(self) -> bool:
+        """Whether nobody listens any more."""
+        try:
+            socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+        except OSError:
+            return True
+        return False
+
+    def close(self) -> None:
+        """Stop, at once if it takes long."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(2)
+            except subprocess.TimeoutExpired:
+                self.process.send_signal(signal.SIGTERM)  # the second one ends it at once
+                self.process.wait(10)
 
 
 class RecordingBackend:
@@ -165,3 +235,31 @@ def start_gateway(tmp_path: Path) -> Iterator[Callable[..., RunningGateway]]:
     for gateway in running:
         if gateway.process.poll() is None:
             gateway.stop()
+
+
+@pytest.fixture
+def serve_gateway(tmp_path: Path) -> Iterator[Callable[..., ServedGateway]]:
+    """Start `gateway serve` with a file's text; PORT and ADMIN_PORT in it become free ports."""
+    running: list[ServedGateway] = []
+
+    def serve(text: str, *options: str, server: str = "hypercorn") -> ServedGateway:
+        gateway = ServedGateway(server, tmp_path, text, *options)
+        running.append(gateway)
+        return gateway
+
+    yield serve
+    for gateway in running:
+        gateway.close()
+
+
+@pytest.fixture(scope="session")
+def eventually() -> Callable[[Callable[[], object]], None]:
+    """Wait until something holds, where nothing can be awaited: another process changes it."""
+
+    def wait(holds: Callable[[], object]) -> None:
+        deadline = time.monotonic() + 20
+        while not holds():
+            assert time.monotonic() < deadline, "it did not come to be in time"
+            time.sleep(0.01)
+
+    return wait
