@@ -1,4 +1,4 @@
-"""A stop as an orchestrator does it: nothing new comes in, what runs may finish, and nobody waits for ever."""
+"""A stop as an orchestrator does it: nothing new comes in, what runs may finish, nobody waits for ever."""
 
 from __future__ import annotations
 
