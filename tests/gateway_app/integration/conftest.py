@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -13,10 +14,12 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 SERVERS = {
@@ -145,6 +148,54 @@ class ServedGateway(RunningGateway):
                 self.process.wait(10)
 
 
+class Load:
+    """Clients that ask one request after the other; what they were answered, and what went wrong."""
+
+    def __init__(self, url: str, method: str = "GET", clients: int = 8) -> None:
+        self.seen: Counter[str] = Counter()
+        self.lost: Counter[str] = Counter()
+        self._url = url
+        self._method = method
+        self._clients = clients
+        self._answered = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Load:
+        self._tasks = [asyncio.create_task(self._ask()) for _ in range(self._clients)]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _ask(self) -> None:
+        async with httpx.AsyncClient(timeout=20) as client:
+            while True:
+                try:
+                    answer = await client.request(self._method, self._url)
+                except httpx.HTTPError as error:
+                    self.lost[repr(error)] += 1
+                    continue
+                (self.seen if answer.status_code == 200 else self.lost)[answer.text] += 1
+                self._answered.set()
+
+    async def answers(self, count: int) -> Counter[str]:
+        """Wait for so many answers, and give them."""
+        before = self.seen.copy()
+        async with asyncio.timeout(20):
+            while self.seen.total() < before.total() + count:
+                self._answered.clear()
+                await self._answered.wait()
+        return self.seen - before
+
+    async def becomes(self, *expected: str) -> None:
+        """Wait until exactly the `expected` answers come."""
+        async with asyncio.timeout(20):
+            while set(await self.answers(60)) != set(expected):
+                pass
+
+
 class RecordingBackend:
     """Answers every request with 200 and keeps the heads that arrived, and the bytes behind them."""
 
@@ -263,3 +314,19 @@ def eventually() -> Callable[[Callable[[], object]], None]:
             time.sleep(0.01)
 
     return wait
+
+
+@pytest.fixture(scope="session")
+def free_ports() -> Callable[[int], list[int]]:
+    """Find ports that nobody listens on."""
+
+    def find(count: int) -> list[int]:
+        return [free_port() for _ in range(count)]
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def make_load() -> type[Load]:
+    """Make a `Load` on a URL."""
+    return Load
