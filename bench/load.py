@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from bench.processes import LOAD_CORE, SUBJECT_CORE, Process, core_busy_s
 
 CONNECTIONS = 32
+_WARM_UP_S = 1.0
+"""Before each window: a server that has idled while others were measured has lost its pages and caches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,7 @@ def drive(url: str, duration_s: float) -> tuple[int, float, str]:
 
 def measure(server: Process, url: str, duration_s: float) -> Sample:
     """Load `url` for `duration_s` and set the CPU that `server` used against the requests it answered."""
-    drive(url, 0.3)
+    drive(url, _WARM_UP_S)
     before_s, core_before_s = server.cpu_s(), core_busy_s(SUBJECT_CORE)
     requests, rate, errors = drive(url, duration_s)
     used_s = server.cpu_s() - before_s
