@@ -31,7 +31,6 @@ from gateway_app.date_field import DateField
 from gateway_app.exchange import Exchange
 from gateway_app.forwarding_fields import CLAIMS, SPECIAL
 from gateway_app.header_fields import (
-    HOP_BY_HOP,
     Field,
     checked_nominations,
     list_members,
@@ -328,7 +327,7 @@ def _send(exchange: Exchange, send: Send, message: Message) -> Awaitable[None]:
         fields = message.get("headers", ())
         withheld = exchange.withheld_fields
         if not withheld.isdisjoint(map(_name_of, fields)):
-            if not HOP_BY_HOP.isdisjoint(map(_name_of, fields)):  # not from our own transports
+            if b"connection" in map(_name_of, fields):  # which may name others
                 fields = without_hop_by_hop(fields)
             fields = [field for field in fields if field[0] not in withheld]
         own = (b"x-request-id", exchange.request_id.encode())

@@ -102,7 +102,7 @@ class HeaderFilter:
             others = exchange.withheld_fields
             exchange.withheld_fields = withheld if others is NOT_FROM_BACKENDS else others | withheld
         fields = scope["headers"]
-        names, values = zip(*fields, strict=True) if fields else ((), ())
+        names, values = zip(*fields) if fields else ((), ())  # noqa: B905  # pairs, by ASGI
         is_plain = self._plain.get(names)
         if is_plain is None:
             is_plain = self._remember(names)
