@@ -179,10 +179,13 @@ def node_address(node: str) -> str | None:
 def forwarded_element(peer: Peer, scheme: str, host: bytes, pseudonym: str) -> bytes:
     """Return the element that this gateway appends to a Forwarded value."""
     node = f'"[{peer.address}]"' if ":" in peer.address else peer.address or "unknown"
+    return f"for={node};by=_{pseudonym};proto={scheme}".encode() + host_parameter(host)
+
+
+def host_parameter(host: bytes) -> bytes:
+    """Return the end of our element of Forwarded: the host, if there is one."""
     quoted_host = host.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
-    return f"for={node};by=_{pseudonym};proto={scheme}".encode() + (
-        b';host="%b"' % quoted_host if host else b""
-    )
+    return b';host="%b"' % quoted_host if host else b""
 
 
 def _canonical(text: str) -> str | None:

@@ -6,9 +6,13 @@
 from __future__ import annotations
 
 import itertools
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from gateway_app.client_address import host_parameter
 from gateway_app.header_fields import HOP_BY_HOP
+
+if TYPE_CHECKING:
+    from gateway_app.header_fields import Field
 
 REPLACED: Final = frozenset(
     {b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-request-id"}
@@ -63,3 +67,24 @@ SPECIAL: Final[dict[bytes, bytes]] = dict.fromkeys(
     b", ",
 ) | {b"cookie": b"; "}
 """Fields that the edge looks at, with what joins the values of several (RFC 9110 5.2; RFC 9113 8.2.3)."""
+
+
+def with_host(fields: list[Field], host: bytes) -> list[Field]:
+    """Return the edge's fields for a request whose target has a host, which replaces Host (RFC 9112 3.2.2).
+
+    What the edge has said of the former host, the first of `fields`, is said of this one. What a proxy said
+    before us stays.
+    """
+    former = fields[0][1]
+    renamed = [(b"host", host)]
+    forwarded_host = (b"x-forwarded-host", host)
+    for name, value in fields[1:]:
+        if name == b"x-forwarded-host" and value == former:
+            renamed.append(forwarded_host)
+        elif name == b"forwarded":  # our element is the last, and the host its end
+            renamed.append((name, value.removesuffix(host_parameter(former)) + host_parameter(host)))
+        else:
+            renamed.append((name, value))
+    if not former and forwarded_host[0] not in dict(renamed):
+        renamed.append(forwarded_host)
+    return renamed

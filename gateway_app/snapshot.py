@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from gateway_app.config.errors import ConfigErrors
 from gateway_app.config.routes import captured_names, match_of
+from gateway_app.forwarding_fields import with_host
 from gateway_app.middleware.context import SharedObjects
 from gateway_app.middleware.registry import build, resolve
 from gateway_app.problem import Cause, GatewayError
@@ -99,7 +100,7 @@ class Snapshot:
             method, headers[0][1], scope["raw_path"], scope["query_string"]
         )
         if target.authority is not None:
-            headers[0] = (b"host", target.authority)
+            scope["headers"] = with_host(headers, target.authority)
         exchange.host = host
         exchange.path = path = target.path
         scope["path"] = exchange.decoded_path = target.decoded

@@ -121,6 +121,25 @@ def test_a_sound_request_passes(recorded_gateway: Any, recording_backend: Any) -
     assert b"connection" not in recording_backend.requests[0].lower()
 
 
+def test_the_host_of_an_absolute_target_is_the_only_one(
+    recorded_gateway: Any, recording_backend: Any
+) -> None:
+    """It replaces Host (RFC 9112 3.2.2), also in what the backend is told; granian passes only Host on."""
+    recording_backend.requests.clear()
+    named = f"127.0.0.1:{recorded_gateway.port}".encode()
+    answer = exchange(
+        recorded_gateway.port,
+        b"GET http://" + named + b"/x HTTP/1.1\r\nHost: inner.example\r\nConnection: close\r\n\r\n",
+    )
+    assert answer.startswith(b"HTTP/1.1 200")
+    (head,) = recording_backend.requests
+    lines = head.split(b"\r\n")
+    host = b"inner.example" if recorded_gateway.server == "granian" else named
+    assert lines[0] == b"GET /x HTTP/1.1"
+    assert b"host: " + host in lines
+    assert b"x-forwarded-host: " + host in lines
+
+
 def test_a_body_that_ends_early_is_no_request(recorded_gateway: Any, recording_backend: Any) -> None:
     recording_backend.requests.clear()
     answer = exchange(recorded_gateway.port, POST + b"Content-Length: 50\r\n\r\nonly this", 0.5)
