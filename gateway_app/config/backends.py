@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from gateway_app.config.base import Table
 from gateway_app.config.quantities import Duration, PositiveDuration
@@ -108,10 +108,17 @@ class BackendTlsConfig(Table):
     """Whether certificates are verified; false is for tests only."""
 
 
+def _each_once(endpoints: tuple[EndpointConfig, ...]) -> tuple[EndpointConfig, ...]:
+    urls = [endpoint.url for endpoint in endpoints]
+    if twice := [url for url in dict.fromkeys(urls) if urls.count(url) > 1]:
+        raise ValueError(f'expected each endpoint once; a "weight" gives {", ".join(twice)} more traffic')
+    return endpoints
+
+
 class BackendConfig(Table):
     """`[backends.NAME]`: a named group of endpoints."""
 
-    endpoints: Annotated[tuple[EndpointConfig, ...], Field(min_length=1)]
+    endpoints: Annotated[tuple[EndpointConfig, ...], Field(min_length=1), AfterValidator(_each_once)]
     """Where its requests go."""
     balance: Balance = "round_robin"
     """How an endpoint is chosen."""

@@ -25,11 +25,12 @@ from gateway_app.upstream.health import HealthChecker
 from gateway_app.upstream.membership import Membership
 from gateway_app.upstream.outlier import OutlierDetector
 from gateway_app.upstream.retry import RetryBudget, RetryPolicy
-from gateway_app.upstream.tls import client_context
+from gateway_app.upstream.tls import backend_context
 from gateway_app.upstream.transport import Sent
 from l4relay.balance import eligible
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Collection, Sequence
 
     from starlette.types import Scope
@@ -38,8 +39,10 @@ if TYPE_CHECKING:
     from gateway_app.exchange import Exchange
     from gateway_app.problem import Cause
     from gateway_app.upstream.endpoint import Endpoint
-    from gateway_app.upstream.membership import TransportFactory
     from gateway_app.upstream.resolution import Resolver
+    from gateway_app.upstream.transport import Transport
+
+    TransportFactory = Callable[[Endpoint, BackendConfig, ssl.SSLContext | None], Transport]
 
 logger = logging.getLogger("gateway.upstream")
 
@@ -50,13 +53,14 @@ class Backend:
     Args:
         name: as routes.toml names it.
         config: its table.
-        transports: makes an endpoint's transport; may raise for what cannot be made.
+        transports: makes an endpoint's transport; may raise for what cannot be made. It is given the context
+            that all TLS connections of this backend share.
         resolver: looks host names up.
         previous: the backend of that name before a reload, None if there was none.
         rng: where chance comes from.
         clock: monotonic time in seconds.
 
-    Raises ValueError if two entries have the same URL, and what `transports` raises.
+    Raises OSError if a file of the `tls` table cannot be used, and what `transports` raises.
 
     Attributes:
         retry: which failures are repeated.
@@ -91,11 +95,12 @@ class Backend:
         self._outlier = OutlierDetector(config.outlier) if config.outlier else None
         self._candidates: tuple[Endpoint, ...] = ()
         self._only: Endpoint | None = None
+        tls = backend_context(config)
         self._membership = Membership(
             config,
-            transports,
+            lambda endpoint: transports(endpoint, config, tls),
             resolver,
-            _health_checker(config, self._rng),
+            _health_checker(config, tls, self._rng),
             self._find_candidates,
             previous.endpoints if previous else (),
             previous.config if previous else None,
@@ -251,9 +256,9 @@ def available(endpoints: Sequence[Endpoint]) -> tuple[Endpoint, ...]:
     return chosen or eligible(primaries, backups, is_usable=lambda endpoint: not endpoint.down, panic=False)
 
 
-def _health_checker(config: BackendConfig, rng: random.Random) -> HealthChecker | None:
+def _health_checker(
+    config: BackendConfig, tls: ssl.SSLContext | None, rng: random.Random
+) -> HealthChecker | None:
     if config.health is None:
         return None
-    speaks_tls = any(entry.url.startswith("https:") for entry in config.endpoints)
-    tls = client_context(config.tls) if speaks_tls else None
     return HealthChecker(config.health, tls, rng, server_name=config.tls.server_name if config.tls else None)

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from gateway_app.upstream.resolution import Resolver
     from gateway_app.upstream.transport import Transport
 
-    TransportFactory = Callable[[Endpoint, BackendConfig], Transport]
 
 _FIRST_RESOLUTION_S: Final = 5.0
 """How long a start waits for names that have no address yet."""
@@ -39,14 +38,14 @@ class Membership:
 
     Args:
         config: the backend's table.
-        transports: makes an endpoint's transport; may raise for what cannot be made.
+        make_transport: makes an endpoint's transport; may raise for what cannot be made.
         resolver: looks host names up.
         health: probes the endpoints, None if nothing does.
         on_change: called when an endpoint comes, goes, or becomes available or unavailable.
         before: the endpoints of the backend that this one replaces.
         config_before: the table that their transports were made from, None if there was no such backend.
 
-    Raises ValueError if two entries have the same URL, and what `transports` raises.
+    Raises what `make_transport` raises.
 
     Attributes:
         endpoints: all of them now, available or not, in the order of the file.
@@ -55,7 +54,7 @@ class Membership:
     def __init__(
         self,
         config: BackendConfig,
-        transports: TransportFactory,
+        make_transport: Callable[[Endpoint], Transport],
         resolver: Resolver,
         health: HealthChecker | None,
         on_change: Callable[[], None],
@@ -64,7 +63,7 @@ class Membership:
     ) -> None:
         self.endpoints: tuple[Endpoint, ...] = ()
         self._config = config
-        self._transports = transports
+        self._make_transport = make_transport
         self._resolver = resolver
         self._health = health
         self._on_change = on_change
@@ -74,9 +73,15 @@ class Membership:
         self._following = Background()
         self._retiring = Background()
         self._sources = _sources_of(config)
-        for source in self._sources:
-            for address in source.first_addresses(before):
-                self._add(source, address)
+        try:
+            for source in self._sources:
+                for address in source.first_addresses(before):
+                    self._add(source, address)
+        except BaseException:
+            for source in self._sources:
+                for endpoint in source.endpoints.values():
+                    endpoint.let_go(on_change)  # else those that run already would never close
+            raise
         self._list_endpoints()
 
     def take_over(self) -> None:
@@ -162,7 +167,7 @@ class Membership:
         if old is not None and self._keeps_transports:
             endpoint = old
         else:
-            endpoint.transport = self._transports(endpoint, self._config)
+            endpoint.transport = self._make_transport(endpoint)
             if old is not None:
                 self._replaced.append((endpoint, old))
         endpoint.hold(self._on_change)
@@ -184,10 +189,6 @@ class Membership:
 
 
 def _sources_of(config: BackendConfig) -> tuple[Source, ...]:
-    urls = [entry.url for entry in config.endpoints]
-    twice = {url for url in urls if urls.count(url) > 1}
-    if twice:
-        raise ValueError(f"endpoints named twice: {', '.join(sorted(twice))}; give one a weight instead")
     return tuple(Source(entry) for entry in config.endpoints)
 
 

@@ -6,7 +6,21 @@ import ssl
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from gateway_app.config.backends import BackendTlsConfig
+    from gateway_app.config.backends import BackendConfig, BackendTlsConfig
+
+
+def backend_context(config: BackendConfig) -> ssl.SSLContext | None:
+    """Return the context for all connections of a backend, None if it has no https endpoint.
+
+    One is enough, and a new one would read the authorities again.
+
+    Raises:
+        OSError: a file of the `tls` table cannot be used.
+
+    """
+    if any(entry.url.startswith("https:") for entry in config.endpoints):
+        return client_context(config.tls)
+    return None
 
 
 def client_context(config: BackendTlsConfig | None) -> ssl.SSLContext:

@@ -74,3 +74,19 @@ async def test_a_wrong_file_can_be_mended(tmp_path: Path, run_directory: Path) -
     path.write_text(text)
     await worker.start()
     await worker.aclose()
+
+
+async def test_a_backend_that_cannot_be_set_up_is_told_with_its_line(
+    tmp_path: Path, run_directory: Path
+) -> None:
+    path = routes_file(tmp_path, 0)
+    backend = '[backends.b]\nendpoints = ["https://127.0.0.1:1"]\ntls = { ca = "ca.pem" }\n'
+    (tmp_path / "ca.pem").write_text("no certificate")
+    path.write_text(path.read_text() + backend)
+    worker = Worker(path)
+    with pytest.raises(
+        ConfigErrors, match=rf"routes\.toml:{len(path.read_text().splitlines()) - 2}: .*set up"
+    ):
+        await worker.start()
+    assert worker.snapshot is None
+    assert not worker.backends

@@ -165,6 +165,10 @@ def test_errors_of_settings(text: str, error: str) -> None:
             'endpoints[0]: expected an import path "package.module:name", found "asgi:starlette"',
         ),
         ('endpoints = [{ ur = "http://h" }]', "endpoints[0].url: is missing"),
+        (
+            'endpoints = ["http://h", "http://i", { url = "http://h" }]',
+            'endpoints: expected each endpoint once, found a list; a "weight" gives http://h more traffic',
+        ),
         ("endpoints = [5]", "endpoints[0]: expected a table, found 5"),
         (
             'endpoints = [{ url = "http://h", weight = 0 }]',

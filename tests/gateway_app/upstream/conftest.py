@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, cast
 
@@ -66,7 +67,7 @@ class Bench:
         return BackendConfig(endpoints=entries, **settings)
 
     def make(self, config: BackendConfig, previous: Backend | None = None) -> Backend:
-        def transport(endpoint: Endpoint, config: BackendConfig) -> Transport:
+        def transport(endpoint: Endpoint, config: BackendConfig, tls: ssl.SSLContext | None) -> Transport:
             noting = NotingTransport()
             self.transports.setdefault(endpoint.key, []).append(noting)
             return cast("Transport", noting)

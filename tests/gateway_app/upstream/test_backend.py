@@ -17,7 +17,8 @@ from gateway_app.config.backends import (
 from gateway_app.exchange import Exchange
 from gateway_app.problem import Cause
 from gateway_app.upstream.backend import Backend
-from gateway_app.upstream.transport import Sent
+from gateway_app.upstream.endpoint import Endpoint
+from gateway_app.upstream.transport import Sent, Transport
 
 Eventually = Callable[[Callable[[], bool]], Any]
 OUTLIER = OutlierConfig(consecutive_failures=2, eject_for=60.0)
@@ -295,9 +296,18 @@ async def test_many_reloads_leave_nothing_behind(bench: Any) -> None:
     assert len(backend.endpoints[0]._holders) == 1
 
 
-async def test_two_entries_with_one_url_are_refused(bench: Any) -> None:
-    with pytest.raises(ValueError, match="twice"):
-        bench.of(1, 1)
+async def test_one_that_cannot_be_made_holds_nothing(bench: Any) -> None:
+    old = bench.of(1)
+    await old.start()
+
+    def transport(endpoint: Endpoint, *_: object) -> Transport:
+        raise ImportError(f"no transport for port {endpoint.port}")
+
+    with pytest.raises(ImportError, match="port 2"):
+        Backend("users", bench.config(1, 2), transport, bench.resolver, old)
+
+    await old.close()
+    assert bench.transports["http://127.0.0.1:1"][0].is_closed  # it would wait for the one that never was
 
 
 async def test_status(bench: Any) -> None:
