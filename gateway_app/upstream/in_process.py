@@ -21,7 +21,7 @@ from gateway_app.upstream.lifespan import Lifespan
 from gateway_app.upstream.transport import FieldList, Sent, UpstreamError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
 
     from starlette.types import ASGIApp, Message, Scope
 
@@ -56,7 +56,8 @@ class InProcessTransport:
     @classmethod
     def from_wsgi(cls, app: object) -> InProcessTransport:
         """Run requests through a WSGI application (PEP 3333), in threads."""
-        return cls(AsyncioWSGIMiddleware(app, max_body_size=_WSGI_MAX_BODY_BYTES))  # type: ignore[arg-type]
+        never_empty = _never_empty(app)  # type: ignore[arg-type]  # a WSGI application, as the file says
+        return cls(AsyncioWSGIMiddleware(never_empty, max_body_size=_WSGI_MAX_BODY_BYTES))  # type: ignore[arg-type]
 
     def status(self) -> dict[str, int]:
         """Count the requests that run."""
@@ -224,6 +225,21 @@ class InProcessResponse:
         while self._unread > HIGH_WATER_BYTES and not self._gone.is_set():
             self._taken.clear()
             await self._taken.wait()
+
+
+def _never_empty(app: Callable[..., Iterable[bytes]]) -> Callable[..., Iterator[bytes]]:
+    """Give each answer of a WSGI application at least one piece: hypercorn sends the head with the first."""
+
+    def answer(environ: dict[str, object], start_response: Callable[..., object]) -> Iterator[bytes]:
+        body = app(environ, start_response)
+        try:
+            yield from body
+        finally:
+            if hasattr(body, "close"):
+                body.close()
+        yield b""
+
+    return answer
 
 
 def _scope_of(request: UpstreamRequest, state: dict[str, object]) -> Scope:

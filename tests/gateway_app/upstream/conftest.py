@@ -130,7 +130,7 @@ class Outcome:
 class Line:
     """The forwarder, one backend, and an endpoint that speaks as `conversation` does on every connection."""
 
-    def __init__(self, conversation: Conversation, port: int, settings: dict[str, Any]) -> None:
+    def __init__(self, conversation: Conversation, port: int | str, settings: dict[str, Any]) -> None:
         self.connections = 0
         self.open_at_endpoint = 0
         self._conversation = conversation
@@ -208,6 +208,9 @@ class Line:
             headers.append((b"content-length", b"%d" % length))
         scope = {
             "type": "http",
+            "http_version": "1.1",
+            "scheme": "http",
+            "server": ("127.0.0.1", 8080),
             "method": method,
             "path": exchange.decoded_path,
             "raw_path": exchange.raw_path,
@@ -245,6 +248,6 @@ class Line:
 def line() -> Callable[..., Line]:
     """Makes a `Line`, an asynchronous context manager; its settings are the backend's.
 
-    With `port` it asks who listens there instead of the conversation.
+    With `port`, or a URL in its place, it asks who listens there instead of the conversation.
     """
     return lambda conversation, port=0, **settings: Line(conversation, port, settings)
