@@ -304,6 +304,12 @@ def serve_gateway(tmp_path: Path) -> Iterator[Callable[..., ServedGateway]]:
 
 
 @pytest.fixture(scope="session")
+def served_gateway() -> type[ServedGateway]:
+    """For modules that share one `gateway serve`."""
+    return ServedGateway
+
+
+@pytest.fixture(scope="session")
 def eventually() -> Callable[[Callable[[], object]], None]:
     """Wait until something holds, where nothing can be awaited: another process changes it."""
 
