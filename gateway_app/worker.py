@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from gateway_app.admin.server import AdminServer
 from gateway_app.config.errors import ConfigErrors
 from gateway_app.config.load import load
-from gateway_app.config.watch import changes
+from gateway_app.config.watch import changes, digest
 from gateway_app.edge import Edge
 from gateway_app.expectations import failed_expectations
 from gateway_app.observe import families
@@ -99,16 +99,17 @@ class Worker:
         """
         async with self._starting:
             if self.snapshot is None:
+                seen = digest(self.config_path)  # before it is read, so that no change in between is lost
                 config = await self._read()
                 try:
-                    await self._start(config)
+                    await self._start(config, seen)
                 except BaseException:
                     await self.aclose()
                     raise
             assert self.snapshot is not None
             return self.snapshot
 
-    async def _start(self, config: GatewayConfig) -> None:
+    async def _start(self, config: GatewayConfig, seen: bytes | None) -> None:
         # A log file beside the configuration would else have each of its lines told as a change.
         logging.getLogger("watchfiles").setLevel(logging.WARNING)
         self._metrics = Metrics(run_directory())
@@ -118,7 +119,7 @@ class Worker:
         if config.admin is not None:
             self._admin = AdminServer(config.admin.listen, self, self.metrics)
             await self._admin.start()
-        self._watching.spawn(self._follow_file(), "configuration file")
+        self._watching.spawn(self._follow_file(seen), "configuration file")
         self._forget_termination = on_termination(self._drain)
         self.is_ready = True
 
@@ -160,8 +161,8 @@ class Worker:
         logger.info("the configuration has been taken over from %s", self.config_path)
         return True
 
-    async def _follow_file(self) -> None:
-        async for _ in changes(self.config_path):
+    async def _follow_file(self, seen: bytes | None) -> None:
+        async for _ in changes(self.config_path, seen):
             await self.reload()
 
     async def _read(self) -> GatewayConfig:

@@ -25,9 +25,10 @@ _LOOK_EVERY_MS: Final = 3000
 """The file is looked at even if nothing was told: it may have changed while the watch was being set up."""
 
 
-async def changes(path: Path) -> AsyncIterator[None]:
+async def changes(path: Path, seen: bytes | None) -> AsyncIterator[None]:
     """Yield each time the file at `path` has other content than before, and on each SIGHUP.
 
+    `seen` is the `digest` of the file before it was last read: a change since then is told, too.
     Ends by cancellation. What comes while the consumer is busy is told once when it asks again. In a process
     whose event loop is not in the main thread, or where there is no SIGHUP, only the file counts.
     """
@@ -35,7 +36,7 @@ async def changes(path: Path) -> AsyncIterator[None]:
     loop = asyncio.get_running_loop()
     with suppress(NotImplementedError, RuntimeError, ValueError, AttributeError):
         loop.add_signal_handler(signal.SIGHUP, wake.set)
-    watcher = asyncio.create_task(_watch(path, wake))
+    watcher = asyncio.create_task(_watch(path, seen, wake))
     try:
         while True:
             await wake.wait()
@@ -49,9 +50,8 @@ async def changes(path: Path) -> AsyncIterator[None]:
             await watcher
 
 
-async def _watch(path: Path, wake: asyncio.Event) -> None:
+async def _watch(path: Path, known: bytes | None, wake: asyncio.Event) -> None:
     """Set `wake` whenever the content has changed. A file that is missing for a moment is not a change."""
-    known = _digest(path)
     while True:
         directories = _directories(path)
         async for _ in awatch(
@@ -63,9 +63,9 @@ async def _watch(path: Path, wake: asyncio.Event) -> None:
             yield_on_timeout=True,
             recursive=False,
         ):
-            digest = _digest(path)
-            if digest is not None and digest != known:
-                known = digest
+            found = digest(path)
+            if found is not None and found != known:
+                known = found
                 wake.set()
             if _directories(path) != directories:
                 break  # a link leads elsewhere now
@@ -76,7 +76,8 @@ def _directories(path: Path) -> set[Path]:
     return {path.absolute().parent, path.resolve().parent}
 
 
-def _digest(path: Path) -> bytes | None:
+def digest(path: Path) -> bytes | None:
+    """Return what tells the file's content from another; None if it cannot be read."""
     try:
         return hashlib.sha256(path.read_bytes()).digest()
     except OSError:

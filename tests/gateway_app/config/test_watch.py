@@ -5,7 +5,7 @@ import os
 import signal
 from pathlib import Path
 
-from gateway_app.config.watch import changes
+from gateway_app.config.watch import changes, digest
 
 
 class Watching:
@@ -13,10 +13,11 @@ class Watching:
 
     def __init__(self, path: Path) -> None:
         self.told: asyncio.Queue[None] = asyncio.Queue()
+        self.seen = digest(path)
         self._task = asyncio.create_task(self._run(path))
 
     async def _run(self, path: Path) -> None:
-        async for _ in changes(path):
+        async for _ in changes(path, self.seen):
             self.told.put_nowait(None)
 
     async def next(self) -> None:
@@ -84,3 +85,14 @@ async def test_a_symbolic_link_is_followed(tmp_path: Path) -> None:
         await watching.started(tmp_path / "v2" / "routes.toml")
     finally:
         await watching.stop()
+
+
+async def test_a_change_between_the_first_reading_and_the_watch_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "routes.toml"
+    path.write_text("# read")
+    seen = digest(path)
+    path.write_text("# changed before anybody watched")
+    watch = changes(path, seen)
+    async with asyncio.timeout(10):
+        await anext(watch)
+    await watch.aclose()
