@@ -18,6 +18,7 @@ from hypercorn.config import Config
 from hypercorn.utils import LifespanFailureError
 
 from gateway_app.serving.application import for_hypercorn
+from gateway_app.serving.hypercorn_connection import IdleConnections, use_for_all
 from gateway_app.serving.listeners import BACKLOG
 from gateway_app.serving.logs import configure_logging
 
@@ -38,7 +39,7 @@ def server_config(descriptors: Sequence[int], drain_s: float) -> Config:
     config.backlog = BACKLOG
     config.graceful_timeout = drain_s
     config.shutdown_timeout = drain_s
-    config.keep_alive_timeout = _KEEP_ALIVE_S
+    config.keep_alive_timeout = _KEEP_ALIVE_S  # for HTTP/2's own; IdleConnections has the connections'
     config.keep_alive_max_requests = _UNLIMITED  # its 1,000 would make busy clients reconnect for nothing
     config.h11_max_incomplete_size = _MAX_HEAD_BYTES
     config.h2_max_header_list_size = _MAX_HEAD_BYTES
@@ -64,9 +65,16 @@ def main(arguments: Sequence[str]) -> None:
 
 async def _serve(config: Config) -> None:
     application: Any = for_hypercorn()  # hypercorn has types of its own for ASGI's messages
+    idle = IdleConnections(_KEEP_ALIVE_S)
+    use_for_all(idle)
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    await hypercorn.asyncio.serve(application, config, shutdown_trigger=stop.wait)
+
+    async def stopped() -> None:
+        await stop.wait()
+        idle.close()
+
+    await hypercorn.asyncio.serve(application, config, shutdown_trigger=stopped)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,125 @@
+"""hypercorn's connections, except that waiting for the next request costs a request nothing.
+
+hypercorn starts a task for each idle connection and cancels it when a request comes, which is a good part of
+what a small request costs it. Here an idle connection is an entry in a dictionary, which keeps the order in
+which they became idle, and one timer a second closes those that have been idle for too long.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any, Final
+
+from hypercorn.asyncio import run as hypercorn_run
+from hypercorn.asyncio.tcp_server import TCPServer
+from hypercorn.events import RawData
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from hypercorn.asyncio.task_group import TaskGroup
+    from hypercorn.events import Event
+
+_SWEEP_INTERVAL_S: Final = 1.0
+
+
+class IdleConnections:
+    """The connections of one worker on which no request is under way, the longest idle first.
+
+    Args:
+        keep_alive_s: how long one may be idle; it is closed up to `sweep_s` later.
+
+    """
+
+    def __init__(self, keep_alive_s: float, sweep_s: float = _SWEEP_INTERVAL_S) -> None:
+        self._keep_alive_s = keep_alive_s
+        self._sweep_s = sweep_s
+        self._idle_since: dict[Connection, float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_stopping = False
+
+    def __len__(self) -> int:
+        """Count them."""
+        return len(self._idle_since)
+
+    def add(self, connection: Connection) -> None:
+        """Take note that `connection` waits for a request from now on; while the worker stops, close it."""
+        if self._is_stopping:
+            connection.end()
+            return
+        self._idle_since.pop(connection, None)
+        self._idle_since[connection] = connection.loop.time()
+        if self._timer is None:
+            self._sweep_later(connection.loop)
+
+    def discard(self, connection: Connection) -> None:
+        """Take note that a request has come, or that the connection is closed."""
+        self._idle_since.pop(connection, None)
+
+    def close(self) -> None:
+        """Close them all, and from now on each that becomes idle."""
+        self._is_stopping = True
+        if self._timer is not None:
+            self._timer.cancel()
+        while self._idle_since:
+            self._idle_since.popitem()[0].end()
+
+    def _sweep_later(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = loop.call_later(self._sweep_s, self._sweep, loop)
+
+    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Close those whose time is over; come back while there are others."""
+        self._timer = None
+        over = loop.time() - self._keep_alive_s
+        while self._idle_since:
+            connection = next(iter(self._idle_since))
+            if self._idle_since[connection] > over:
+                self._sweep_later(loop)
+                return
+            del self._idle_since[connection]
+            connection.end()
+
+
+class _IdleMark:
+    """Stands where hypercorn has its idle task: notes idleness instead of starting and cancelling."""
+
+    __slots__ = ("_connection", "_connections")
+
+    def __init__(self, connection: Connection, connections: IdleConnections) -> None:
+        self._connection = connection
+        self._connections = connections
+
+    async def restart(self, task_group: TaskGroup, action: object) -> None:
+        self._connections.add(self._connection)
+
+    async def stop(self) -> None:
+        self._connections.discard(self._connection)
+
+
+class Connection(TCPServer):
+    """One client's connection, served by hypercorn; the further arguments are those of its class."""
+
+    def __init__(self, idle: IdleConnections, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._idle = idle
+        self.idle_task = _IdleMark(self, idle)  # type: ignore[assignment]  # has what hypercorn calls
+
+    async def protocol_send(self, event: Event) -> None:
+        """Write, unless it is nothing: the end of a body of known length has no bytes."""
+        if isinstance(event, RawData) and not event.data:
+            return
+        await super().protocol_send(event)
+
+    async def _close(self) -> None:
+        """Be idle no more: the task group may have ended, in which `end` would start its task."""
+        self._idle.discard(self)
+        await super()._close()
+
+    def end(self) -> None:
+        """Close the connection, on which no request is under way."""
+        self._task_group.spawn(self._initiate_server_close)
+
+
+def use_for_all(idle: IdleConnections) -> None:
+    """Let hypercorn make these connections in this process. It has no setting for it, hence its global."""
+    setattr(hypercorn_run, "TCPServer", functools.partial(Connection, idle))  # noqa: B010  # it exports no name

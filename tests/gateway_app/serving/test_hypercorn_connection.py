@@ -1,0 +1,161 @@
+"""Idle connections under hypercorn: closed when their time is over or at a stop, never under a request."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+import hypercorn.asyncio
+import hypercorn.asyncio.run
+import pytest
+from hypercorn.asyncio.tcp_server import TCPServer
+from hypercorn.config import Config
+from starlette.types import Receive, Scope, Send
+
+from gateway_app.serving.hypercorn_connection import IdleConnections, use_for_all
+
+KEEP_ALIVE_S = 0.3
+GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+class Server:
+    """hypercorn with our connections, and an application that answers when it is told to."""
+
+    def __init__(self, keep_alive_s: float) -> None:
+        self.idle = IdleConnections(keep_alive_s, sweep_s=0.05)
+        self.may_answer = asyncio.Event()
+        self.asked = asyncio.Event()
+        self.stop = asyncio.Event()
+        self.port = 0
+
+    async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            while True:
+                phase = (await receive())["type"]
+                await send({"type": f"{phase}.complete"})
+                if phase == "lifespan.shutdown":
+                    return
+        self.asked.set()
+        await self.may_answer.wait()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    async def stopped(self) -> None:
+        await self.stop.wait()
+        self.idle.close()
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection("127.0.0.1", self.port)
+
+
+Serving = Callable[[float], AbstractAsyncContextManager[Server]]
+
+
+@pytest.fixture
+def serving(monkeypatch: pytest.MonkeyPatch) -> Serving:
+    """Give a context manager that serves."""
+    monkeypatch.setattr(hypercorn.asyncio.run, "TCPServer", TCPServer)
+
+    @asynccontextmanager
+    async def serve(keep_alive_s: float) -> AsyncIterator[Server]:
+        server = Server(keep_alive_s)
+        use_for_all(server.idle)
+        listener = socket.create_server(("127.0.0.1", 0))  # clients may connect from here on
+        server.port = listener.getsockname()[1]
+        config = Config()
+        config.bind = [f"fd://{listener.detach()}"]
+        config.errorlog = None
+        application: Any = server.app  # hypercorn has types of its own for ASGI's messages
+        task = asyncio.create_task(
+            hypercorn.asyncio.serve(application, config, shutdown_trigger=server.stopped)
+        )
+        try:
+            yield server
+        finally:
+            server.stop.set()
+            server.may_answer.set()
+            await asyncio.wait_for(task, 5)
+
+    return serve
+
+
+async def test_a_silent_connection_is_closed_when_its_time_is_over(serving: Serving) -> None:
+    async with serving(KEEP_ALIVE_S) as server, asyncio.timeout(5):
+        reader, writer = await server.connect()
+        assert await reader.read() == b""
+        writer.close()
+        assert len(server.idle) == 0
+
+
+async def test_half_a_head_does_not_keep_a_connection_open(serving: Serving) -> None:
+    async with serving(KEEP_ALIVE_S) as server, asyncio.timeout(5):
+        reader, writer = await server.connect()
+        writer.write(GET[:-2])
+        assert await reader.read() == b""
+        writer.close()
+
+
+async def test_a_request_may_last_longer_than_a_connection_may_be_idle(serving: Serving) -> None:
+    async with serving(KEEP_ALIVE_S) as server, asyncio.timeout(5):
+        reader, writer = await server.connect()
+        writer.write(GET)
+        await server.asked.wait()
+        await asyncio.sleep(2 * KEEP_ALIVE_S)  # the time that must not end it
+        server.may_answer.set()
+        answer = await reader.readuntil(b"ok")
+        assert answer.startswith(b"HTTP/1.1 200")
+        assert await reader.read() == b""  # idle again, and then its time is over
+        writer.close()
+
+
+async def test_each_request_begins_the_idle_time_anew(serving: Serving) -> None:
+    async with serving(KEEP_ALIVE_S) as server, asyncio.timeout(10):
+        server.may_answer.set()
+        reader, writer = await server.connect()
+        for _ in range(4):
+            writer.write(GET)
+            assert b"200" in await reader.readuntil(b"ok")
+            await asyncio.sleep(KEEP_ALIVE_S / 2)
+        writer.close()
+
+
+async def test_a_stop_closes_idle_connections_at_once_and_lets_a_request_finish(serving: Serving) -> None:
+    async with serving(60) as server, asyncio.timeout(5):
+        idle_reader, idle_writer = await server.connect()
+        reader, writer = await server.connect()
+        writer.write(GET)
+        await server.asked.wait()
+        server.stop.set()
+        assert await idle_reader.read() == b""
+        idle_writer.close()
+        server.may_answer.set()
+        assert (await reader.read()).endswith(b"ok")  # answered whole, and closed behind it
+        writer.close()
+
+
+async def test_a_client_that_leaves_is_forgotten(serving: Serving) -> None:
+    async with serving(60) as server, asyncio.timeout(5):
+        server.may_answer.set()
+        reader, writer = await server.connect()
+        writer.write(GET)
+        await reader.readuntil(b"ok")
+        writer.close()
+        while len(server.idle):  # noqa: ASYNC110  # hypercorn tells nobody
+            await asyncio.sleep(0.01)
+
+
+async def test_a_stop_is_not_disturbed_by_clients_that_leave_at_the_same_time(serving: Serving) -> None:
+    async with serving(60) as server, asyncio.timeout(10):
+        leaving = [await server.connect() for _ in range(50)]
+        reader, writer = await server.connect()
+        writer.write(GET)
+        await server.asked.wait()
+        for _, other in leaving:
+            other.close()
+        await asyncio.sleep(0)
+        server.stop.set()
+        await asyncio.sleep(0.1)  # hypercorn would cancel the request now
+        server.may_answer.set()
+        assert (await reader.read()).endswith(b"ok")
+        writer.close()
