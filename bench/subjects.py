@@ -162,6 +162,15 @@ SUBJECTS: Sequence[Subject] = (
         "hypercorn",
     ),
     Subject(
+        "gateway-hypercorn-command",
+        "gateway, served by the hypercorn command",
+        "hypercorn",
+        (*_HYPERCORN, "-k", "uvloop", "-c", "@config@", "gateway_app:app"),
+        configs=("peers/hypercorn.toml", _PLAIN),
+        env={**_APPS, "GATEWAY_CONFIG": "@directory@/gateway.toml"},
+        remarks="uvloop, keep_alive_max_requests raised; `gateway serve` has cheaper idle connections",
+    ),
+    Subject(
         "granian", "granian hello world (no proxy)", "granian", (*_GRANIAN, "bench.apps.hello:app"), env=_APPS
     ),
     Subject(

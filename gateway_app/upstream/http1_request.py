@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 CONTINUE_WAIT_S = 1.0
 """How long the endpoint may take to say 100 (Continue) before the body is sent anyway (RFC 9110 10.1.1)."""
 
-_METHODS = {name: name.encode() for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")}
+_METHODS = {
+    name: f"{name} ".encode() for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+}
 _TOKEN_MARKS = "!#$%&'*+-.^_`|~"  # noqa: S105  # RFC 9110 5.6.2
 
 
@@ -31,7 +33,7 @@ def head_of(request: UpstreamRequest, *framing: tuple[bytes, bytes]) -> bytes:
 
     """
     method = _METHODS.get(request.method) or _checked_method(request.method)
-    lines = [b"%b %b HTTP/1.1" % (method, request.target), *map(b": ".join, request.headers)]
+    lines = [method + request.target + b" HTTP/1.1", *map(b": ".join, request.headers)]
     if framing:
         lines += map(b": ".join, framing)
     lines += (b"", b"")
@@ -46,7 +48,7 @@ def head_of(request: UpstreamRequest, *framing: tuple[bytes, bytes]) -> bytes:
 def _checked_method(method: str) -> bytes:
     if not method or not all(c.isascii() and (c.isalnum() or c in _TOKEN_MARKS) for c in method):
         raise GatewayError(Cause.MALFORMED, "the method is not a token")
-    return method.encode()
+    return f"{method} ".encode()
 
 
 async def start_upload(
