@@ -7,7 +7,6 @@ which they became idle, and one timer a second closes those that have been idle 
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING, Any, Final
 
 from hypercorn.asyncio import run as hypercorn_run
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from hypercorn.asyncio.task_group import TaskGroup
+    from hypercorn.config import Config
     from hypercorn.events import Event
 
 _SWEEP_INTERVAL_S: Final = 1.0
@@ -120,6 +120,15 @@ class Connection(TCPServer):
         self._task_group.spawn(self._initiate_server_close)
 
 
-def use_for_all(idle: IdleConnections) -> None:
-    """Let hypercorn make these connections in this process. It has no setting for it, hence its global."""
-    setattr(hypercorn_run, "TCPServer", functools.partial(Connection, idle))  # noqa: B010  # it exports no name
+def use_for(config: Config, idle: IdleConnections) -> None:
+    """Let hypercorn make these connections for the server of `config`, and its own for others in the process.
+
+    It has no setting for it, hence its global. The others are the admin listener, which a stop must not end.
+    """
+
+    def make(app: Any, loop: Any, its_config: Config, *arguments: Any) -> TCPServer:
+        if its_config is config:
+            return Connection(idle, app, loop, its_config, *arguments)
+        return TCPServer(app, loop, its_config, *arguments)
+
+    setattr(hypercorn_run, "TCPServer", make)  # noqa: B010  # it exports no name

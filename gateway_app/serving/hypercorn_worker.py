@@ -18,7 +18,7 @@ from hypercorn.config import Config
 from hypercorn.utils import LifespanFailureError
 
 from gateway_app.serving.application import for_hypercorn
-from gateway_app.serving.hypercorn_connection import IdleConnections, use_for_all
+from gateway_app.serving.hypercorn_connection import IdleConnections, use_for
 from gateway_app.serving.listeners import BACKLOG
 from gateway_app.serving.logs import configure_logging
 
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str]) -> None:
 async def _serve(config: Config) -> None:
     application: Any = for_hypercorn()  # hypercorn has types of its own for ASGI's messages
     idle = IdleConnections(_KEEP_ALIVE_S)
-    use_for_all(idle)
+    use_for(config, idle)
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
 

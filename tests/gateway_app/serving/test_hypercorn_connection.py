@@ -13,7 +13,7 @@ from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.config import Config
 from starlette.types import Receive, Scope, Send
 
-from gateway_app.serving.hypercorn_connection import IdleConnections, use_for_all
+from gateway_app.serving.hypercorn_connection import IdleConnections, use_for
 
 KEEP_ALIVE_S = 0.3
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -54,16 +54,17 @@ Serving = Callable[[float], AbstractAsyncContextManager[Server]]
 
 @pytest.fixture
 def serving(monkeypatch: pytest.MonkeyPatch) -> Serving:
-    """Give a context manager that serves."""
+    """Give a context manager that serves; with 0, as hypercorn itself does."""
     monkeypatch.setattr(hypercorn.asyncio.run, "TCPServer", TCPServer)
 
     @asynccontextmanager
     async def serve(keep_alive_s: float) -> AsyncIterator[Server]:
         server = Server(keep_alive_s)
-        use_for_all(server.idle)
         listener = socket.create_server(("127.0.0.1", 0))  # clients may connect from here on
         server.port = listener.getsockname()[1]
         config = Config()
+        if keep_alive_s:
+            use_for(config, server.idle)
         config.bind = [f"fd://{listener.detach()}"]
         config.errorlog = None
         application: Any = server.app  # hypercorn has types of its own for ASGI's messages
@@ -159,3 +160,21 @@ async def test_a_stop_is_not_disturbed_by_clients_that_leave_at_the_same_time(se
         server.may_answer.set()
         assert (await reader.read()).endswith(b"ok")
         writer.close()
+
+
+async def test_another_server_of_the_process_goes_on_through_the_stop(serving: Serving) -> None:
+    """The admin listener is one: it tells that the gateway drains."""
+    async with serving(60) as server, serving(0) as admin, asyncio.timeout(5):
+        admin.may_answer.set()
+        kept_reader, kept_writer = await admin.connect()
+        kept_writer.write(GET)
+        await kept_reader.readuntil(b"ok")
+        server.stop.set()
+        await asyncio.sleep(0.05)
+        kept_writer.write(GET)
+        assert (await kept_reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200")
+        reader, writer = await admin.connect()
+        writer.write(GET)
+        assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200")
+        writer.close()
+        kept_writer.close()
