@@ -114,7 +114,7 @@ class TargetReader:
                     Cause.MALFORMED, "the path has a % that two hexadecimal digits do not follow"
                 )
             raw_path = _ESCAPE.sub(self._replace_escape, raw_path)
-        if b";" in raw_path:
+        if b";" in raw_path or b"%3B" in raw_path:
             self._check_parameters(raw_path)
         if _DOTS_BEHIND_ESCAPED_SLASH.search(raw_path):
             raise TargetError(Cause.MALFORMED, "an encoded slash stands beside a dot segment")
@@ -154,8 +154,10 @@ class TargetReader:
         if self._path_parameters == "refuse":
             raise TargetError(Cause.MALFORMED, "path parameters (;) are not accepted")
         for segment in raw_path.split(b"/"):
-            # A server that cuts parameters before it resolves dots reads "/..;x/" as "/../".
-            if b";" in segment and segment.partition(b";")[0] in (b"", b".", b".."):
+            # A server that cuts parameters before it resolves dots reads "/..;x/" as "/../", and one that
+            # decodes before both reads "/..%3Bx/" so.
+            name, parameter, _ = segment.replace(b"%3B", b";").partition(b";")
+            if parameter and name in (b"", b".", b".."):
                 raise TargetError(Cause.MALFORMED, "a path parameter follows an empty or dot segment")
 
 

@@ -6,7 +6,7 @@ import re
 from urllib.parse import unquote_to_bytes
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway_app.problem import Cause
@@ -212,6 +212,8 @@ WRITTEN = st.lists(st.sampled_from(PIECES), max_size=12).map(lambda pieces: ("/"
 
 
 @settings(deadline=None)
+@example(b"/%3b/", "refuse", "keep")
+@example(b"/.%3b", "refuse", "keep")
 @given(WRITTEN, st.sampled_from(["refuse", "keep"]), st.sampled_from(["refuse", "keep"]))
 def test_the_normal_form_leaves_nothing_to_resolve(written: bytes, slashes: str, parameters: str) -> None:
     reader = TargetReader(encoded_slashes=slashes, path_parameters=parameters)  # type: ignore[arg-type]
