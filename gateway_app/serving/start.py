@@ -8,7 +8,7 @@ import shutil
 import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from gateway_app.observe.run_directory import VARIABLE, create_run_directory
 from gateway_app.serving.listeners import Listener, open_listeners
@@ -19,6 +19,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gateway_app.config.model import GatewayConfig
+
+_KEEP_FREED_MEMORY: Final = {
+    "MALLOC_MMAP_THRESHOLD_": str(8 * 1024 * 1024),
+    "MALLOC_TRIM_THRESHOLD_": str(64 * 1024 * 1024),
+}
+"""For glibc (mallopt(3)), in bytes; other C libraries do not know them. By default the memory of each large
+piece of a body goes back to the kernel, which clears it for the next: a quarter of a 1 MiB answer's CPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +76,8 @@ def serve(
 
         stack.callback(close_listeners)
         announce(tuple(listener.address for listener in listeners) or settings.listen)
-        environment = {**os.environ, "GATEWAY_CONFIG": str(path), VARIABLE: str(run_directory)}
+        environment = {**_KEEP_FREED_MEMORY, **os.environ}
+        environment |= {"GATEWAY_CONFIG": str(path), VARIABLE: str(run_directory)}
         supervisor = Supervisor(
             programs, environment=environment, drain_s=settings.drain, on_stop=close_listeners
         )
