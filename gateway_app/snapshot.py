@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from gateway_app.edge import Edge
     from gateway_app.exchange import Exchange
     from gateway_app.observe.metrics import Metrics, RouteMetrics
+    from gateway_app.routing.match import Matched, Pending
 
     Terminal = Callable[[str], ASGIApp]
     """Gives the innermost application of the pipelines that end in the backend of that name."""
@@ -96,7 +97,7 @@ class Snapshot:
 
         """
         method, headers = scope["method"], scope["headers"]
-        host, target, rules = self.resources.read(
+        host, target, rules, certain = self.resources.read(
             method, headers[0][1], scope["raw_path"], scope["query_string"]
         )
         if target.authority is not None:
@@ -105,10 +106,12 @@ class Snapshot:
         exchange.path = path = target.path
         scope["path"] = exchange.decoded_path = target.decoded
         scope["raw_path"] = exchange.raw_path = target.raw_path
-        if rules is not None:
-            matched = self.table.first(rules, method, path, scope, body)
-        else:
-            matched = self.table.match(method, host, path, scope, body)
+        matched: Matched[Route] | Pending | None = certain
+        if matched is None:
+            if rules is not None:
+                matched = self.table.first(rules, method, path, scope, body)
+            else:
+                matched = self.table.match(method, host, path, scope, body)
         if matched is None:
             raise GatewayError(Cause.NO_ROUTE)
         if matched is NEEDS_BODY:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -91,11 +91,13 @@ class HeaderFilter:
         )
         self._plain: dict[tuple[bytes, ...], bool] = {}
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Refuse the request, or pass it and its answer on without the fields to remove."""
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Refuse the request, or pass it and its answer on without the fields to remove.
+
+        There is nothing to wait for, so it is no coroutine, which would cost as much as half of the rest.
+        """
         if scope["type"] not in _SCOPE_TYPES:
-            await self._app(scope, receive, send)
-            return
+            return self._app(scope, receive, send)
         withheld = self._withheld
         if withheld is not None:
             exchange = scope["gateway"]
@@ -109,10 +111,9 @@ class HeaderFilter:
         if not is_plain or (self._rules and may_be_suspicious(values)):
             found = self._found(fields)
             if found:
-                await refuse(scope, send, self._name, Cause.BLOCKED, found)
-                return
+                return refuse(scope, send, self._name, Cause.BLOCKED, found)
             scope["headers"] = [field for field in fields if self._passes(field[0])]
-        await self._app(scope, receive, send)
+        return self._app(scope, receive, send)
 
     def _remember(self, names: tuple[bytes, ...]) -> bool:
         """Return whether fields of these names pass unless their values are suspicious.

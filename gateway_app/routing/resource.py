@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
     from gateway_app.routing.host import HostReader
-    from gateway_app.routing.match import Rule
+    from gateway_app.routing.match import Matched, Rule
     from gateway_app.routing.table import RouteTable
     from gateway_app.routing.target import Target, TargetReader
 
@@ -24,12 +24,14 @@ class Resource(NamedTuple, Generic[T]):
         host: the host's normal form.
         target: the target's.
         rules: those that may hold, in precedence order; None if they are too many to be remembered.
+        certain: what is matched whatever else the request holds; None if that is not known yet.
 
     """
 
     host: str
     target: Target
     rules: tuple[Rule[T], ...] | None
+    certain: Matched[T] | None
 
 
 class ResourceReader(Generic[T]):
@@ -61,7 +63,9 @@ class ResourceReader(Generic[T]):
         if resource is None:
             target = self._targets.read(method, raw_path, query)
             name = self._hosts.read(host if target.authority is None else target.authority)
-            resource = Resource(name, target, self._table.candidates(name, target.path, self.MAX_RULES))
+            rules = self._table.candidates(name, target.path, self.MAX_RULES)
+            certain = rules[0].matched if rules and rules[0].is_unconditional else None
+            resource = Resource(name, target, rules, certain)
             if raw_path.startswith(b"/") and len(raw_path) <= self.MAX_REMEMBERED_BYTES:
                 if len(self._seen) >= self.MAX_REMEMBERED:
                     self._seen.clear()

@@ -11,21 +11,23 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable
 from math import floor
 from typing import Final, Generic, TypeVar
 
-from limits import RateLimitItem, WindowStats
+from limits import WindowStats
 from limits.storage import MovingWindowSupport, SlidingWindowCounterSupport, Storage
-from limits.strategies import (
-    FixedWindowRateLimiter,
-    MovingWindowRateLimiter,
-    RateLimiter,
-    SlidingWindowCounterRateLimiter,
-)
 
 DEFAULT_MAX_KEYS: Final = 100_000
 
 T = TypeVar("T")
+
+Take = Callable[[str, float], tuple[bool, float, int]]
+"""Counts a request for a key at a time, unless the limit forbids it, and tells how things then stand.
+
+Returns whether it is allowed, when some of the limit comes back, and what remains of it. Times are in seconds
+since the epoch.
+"""
 
 
 class RecentlyUsed(Generic[T]):
@@ -212,18 +214,26 @@ class MemoryWindows(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
             return WindowStats(now + left % (expiry / previous), remaining)
         return WindowStats(now + left if record.current else now, remaining)
 
-    def take_sliding(self, key: str, limit: int, expiry: int, now: float) -> tuple[bool, float, int]:
-        """Do what `acquire_sliding_window_entry` and `sliding_window_stats` do, in one look."""
-        record, left = self._sliding_record(key, expiry, now)
-        previous = record.previous
-        remaining = limit - record.current
-        if previous:
-            remaining -= floor(previous * left / expiry)
-            left %= expiry / previous
-        if remaining < 1:
-            return False, now + left, 0
-        record.current += 1
-        return True, now + left, remaining - 1
+    def sliding_taker(self, suffix: str, limit: int, expiry: int) -> Take:
+        """Return what `acquire_sliding_window_entry` and `sliding_window_stats` do, in one look.
+
+        Its keys are those of the two with `suffix` added.
+        """
+        record_of = self._sliding_record
+
+        def take(key: str, now: float) -> tuple[bool, float, int]:
+            record, left = record_of(key + suffix, expiry, now)
+            remaining = limit - record.current
+            previous = record.previous
+            if previous:
+                remaining -= floor(previous * left / expiry)
+                left %= expiry / previous
+            if remaining < 1:
+                return False, now + left, 0
+            record.current += 1
+            return True, now + left, remaining - 1
+
+        return take
 
     def _sliding_record(self, key: str, expiry: int, now: float) -> tuple[_Sliding, float]:
         """Return the key's record, brought up to the window that `now` is in, and the seconds left in it."""
@@ -254,45 +264,3 @@ class MemoryWindows(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
         for records in (self._fixed, self._moving, self._sliding):
             records.clear()
         return forgotten
-
-
-class Taking(RateLimiter):
-    """A strategy that counts a request and tells how things then stand, in one step."""
-
-    def take(self, item: RateLimitItem, key: str, now: float) -> tuple[bool, float, int]:
-        """Return whether the limit allows one more, when some of it comes back, and what remains.
-
-        Times are in seconds since the epoch, as `now`.
-        """
-        is_within = self.hit(item, key)
-        reset, remaining = self.get_window_stats(item, key)
-        return is_within, reset, remaining
-
-
-class _FixedWindow(Taking, FixedWindowRateLimiter):
-    storage: MemoryWindows
-
-    def get_window_stats(self, item: RateLimitItem, *identifiers: str) -> WindowStats:
-        return self.storage.fixed_window_stats(item.key_for(*identifiers), item.amount)
-
-
-class _MovingWindow(Taking, MovingWindowRateLimiter):
-    pass
-
-
-class _SlidingWindow(Taking, SlidingWindowCounterRateLimiter):
-    storage: MemoryWindows
-
-    def take(self, item: RateLimitItem, key: str, now: float) -> tuple[bool, float, int]:
-        return self.storage.take_sliding(item.key_for(key), item.amount, item.get_expiry(), now)
-
-    def get_window_stats(self, item: RateLimitItem, *identifiers: str) -> WindowStats:
-        return self.storage.sliding_window_stats(item.key_for(*identifiers), item.amount, item.get_expiry())
-
-
-STRATEGIES: Final[dict[str, type[Taking]]] = {
-    "fixed_window": _FixedWindow,
-    "moving_window": _MovingWindow,
-    "sliding_window": _SlidingWindow,
-}
-"""By their names in `routes.toml`: the strategies of `limits`, over a `MemoryWindows`."""

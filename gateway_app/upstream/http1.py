@@ -5,7 +5,7 @@ connection carries which request. The owner of an exchange calls, in this order:
 
     start(data, method)          writes the request's head, and its body where it is at hand
     write(piece)…                only for a streamed body, obeying `drained()`; then `finish_request()`
-    await head()                 waits for the final answer's head; `status` and `headers` are set
+    await news()…                until `has_head`: `status` and `headers` are set
     take() / await read()…
     close()                      hands the connection back or drops it
 
@@ -83,11 +83,6 @@ class Http1Connection(Http1Answer, asyncio.Protocol):
         """Say whether a new exchange may start here."""
         return not (self._is_closed or self._is_open)
 
-    @property
-    def has_head(self) -> bool:
-        """Say whether the final answer's head has arrived."""
-        return self._head_done
-
     def start(self, data: bytes, method: str, *, is_whole: bool = True) -> None:
         """Begin an exchange by writing `data`: the head, and the body if `is_whole`."""
         self.expect(method)
@@ -111,22 +106,23 @@ class Http1Connection(Http1Answer, asyncio.Protocol):
             self._drained = self.loop.create_future()
             await self._drained
 
-    async def head(self) -> None:
-        """Wait for the final answer's head. Raises UpstreamError."""
-        while not self._head_done:
-            if self._error is not None:
-                raise self._error
-            self._waiter = self.loop.create_future()
-            await self._waiter
+    def news(self) -> asyncio.Future[None]:
+        """Return what is done when something has arrived; a coroutine would cost more than the rest of it.
+
+        Raises:
+            UpstreamError: nothing will arrive any more.
+
+        """
+        if self._error is not None:
+            raise self._error
+        self._waiter = waiter = self.loop.create_future()
+        return waiter
 
     async def continued(self) -> bool:
         """Wait for 100 (Continue) or the final head; True if the body may be sent (RFC 9110 10.1.1)."""
-        while not (self._continue or self._head_done):
-            if self._error is not None:
-                raise self._error
-            self._waiter = self.loop.create_future()
-            await self._waiter
-        return not self._head_done
+        while not (self._continue or self.has_head):
+            await self.news()
+        return not self.has_head
 
     def take(self) -> bytes:
         """Give the body bytes received so far, b"" if there are none."""
@@ -151,10 +147,7 @@ class Http1Connection(Http1Answer, asyncio.Protocol):
         while not self._chunks:
             if self._complete:
                 return b""
-            if self._error is not None:
-                raise self._error
-            self._waiter = self.loop.create_future()
-            await self._waiter
+            await self.news()
         return self.take()
 
     def close(self) -> None:
@@ -220,7 +213,7 @@ class Http1Connection(Http1Answer, asyncio.Protocol):
             self._paused = True
             self._transport.pause_reading()
         waiter = self._waiter
-        if waiter is not None and not waiter.done() and (self._head_done or self._continue):
+        if waiter is not None and not waiter.done() and (self.has_head or self._continue):
             waiter.set_result(None)
 
     def _spoil(self) -> None:
@@ -258,7 +251,7 @@ class Http1Connection(Http1Answer, asyncio.Protocol):
 
     def _lost(self, exc: Exception | None) -> UpstreamError:
         how = f"closed by the endpoint ({exc})" if exc else "closed by the endpoint"
-        if self._head_done:
+        if self.has_head:
             return UpstreamError(Cause.ANSWER_INCOMPLETE, f"the answer's body was cut: {how}", Sent.MAYBE)
         if self._head_bytes == 0:
             sent = Sent.REUSED if self._exchanges > 1 else Sent.MAYBE

@@ -25,7 +25,8 @@ class Http1Answer:
     """The answers of one connection, one after the other.
 
     Attributes:
-        status: valid once the head is there.
+        has_head: the final answer's head has arrived.
+        status: valid from then on.
         headers: the end-to-end fields, lower-case names, in order; valid likewise.
         keep_alive_s: what the endpoint's `Keep-Alive: timeout` said, None if nothing.
     """
@@ -40,13 +41,13 @@ class Http1Answer:
         "_expects_no_body",
         "_fields",
         "_head_bytes",
-        "_head_done",
         "_informational",
         "_is_spoiled",
         "_length",
         "_nominated",
         "_parser",
         "_unread",
+        "has_head",
         "headers",
         "keep_alive_s",
         "status",
@@ -68,7 +69,7 @@ class Http1Answer:
         self._chunks: list[bytes] = []
         self._unread = 0
         self._head_bytes = 0
-        self._head_done = False
+        self.has_head = False
         self._complete = False
         self._chunked = False
         self._length: int | None = None
@@ -82,7 +83,7 @@ class Http1Answer:
         if self._bypass_left:
             self._pass_through(data)
             return
-        if not self._head_done:
+        if not self.has_head:
             self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
@@ -93,7 +94,7 @@ class Http1Answer:
 
     def end_of_connection(self) -> bool:
         """Take the end of the connection for the end of the answer; False if it is none (RFC 9112 6.3)."""
-        if self._head_done and self._length is None and not self._chunked:
+        if self.has_head and self._length is None and not self._chunked:
             self._complete = True
         return self._complete
 
@@ -110,7 +111,7 @@ class Http1Answer:
 
     def _after_part(self) -> None:
         """Bound a head that has not ended; leave the parser out of the rest of a body of known length."""
-        if not self._head_done:
+        if not self.has_head:
             if self._head_bytes > MAX_HEAD_BYTES:
                 detail = f"the answer's head is larger than {MAX_HEAD_BYTES} bytes"
                 self._error = UpstreamError(Cause.ANSWER_FIELDS_TOO_LARGE, detail, Sent.MAYBE)
@@ -166,7 +167,7 @@ class Http1Answer:
             self.headers = [field for field in headers if field[0] not in self._nominated]
         if self._chunked:
             self._fields = []  # what comes now are trailers (RFC 9110 6.5), which are none of the head's
-        self._head_done = True
+        self.has_head = True
         if not parser.should_keep_alive():
             self._is_spoiled = True
         if self._expects_no_body:
@@ -184,7 +185,7 @@ class Http1Answer:
 
     def on_message_complete(self) -> None:
         """Take note that an answer has ended, an interim one perhaps."""
-        if self._head_done:
+        if self.has_head:
             self._complete = True
 
     def _take_interim(self, status: int) -> None:
@@ -202,7 +203,7 @@ class Http1Answer:
         self._head_bytes = 1  # something has arrived, and the bound counts anew
 
     def _note(self, name: bytes, value: bytes) -> None:
-        if self._head_done:
+        if self.has_head:
             return
         if name == b"content-length":
             self._length = int(value)

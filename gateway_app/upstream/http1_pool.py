@@ -93,7 +93,8 @@ class Http1Pool:
                     connection.start(head_of(request) + request.body, request.method)
                 else:
                     await start_upload(connection, request, flight, self._limits.idle_timeout_s)
-                await connection.head()
+                while not connection.has_head:
+                    await connection.news()
                 return connection
             except BaseException as error:
                 connection.drop()

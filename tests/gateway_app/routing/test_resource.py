@@ -31,11 +31,19 @@ def test_what_is_remembered_leads_to_the_same_rule_as_the_table() -> None:
         for host in (b"a.example", b"b.example:80"):
             for path in (b"/users/7", b"/users/7/orders", b"/other"):
                 for method in ("GET", "POST"):
-                    name, target, rules = reader.read(method, host, path, b"")
+                    name, target, rules, certain = reader.read(method, host, path, b"")
                     assert rules is not None
-                    assert table.first(rules, method, target.path, SCOPE) == table.match(
-                        method, name, target.path, SCOPE
-                    )
+                    matched = table.match(method, name, target.path, SCOPE)
+                    assert table.first(rules, method, target.path, SCOPE) == matched
+                    assert certain in (None, matched)
+
+
+def test_a_rule_that_asks_for_nothing_else_is_certain() -> None:
+    reader, table = reader_of(Match(path="/users/*", methods=("POST",)), Match(path="/*"))
+    assert reader.read("GET", b"a.example", b"/other", b"").certain == table.match(
+        "GET", "a.example", "/other", SCOPE
+    )
+    assert reader.read("GET", b"a.example", b"/users/7", b"").certain is None
 
 
 def test_many_rules_for_one_path_are_not_remembered() -> None:

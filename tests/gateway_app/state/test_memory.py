@@ -15,7 +15,8 @@ from limits.strategies import (
     SlidingWindowCounterRateLimiter,
 )
 
-from gateway_app.state.memory import STRATEGIES, MemoryWindows, RecentlyUsed
+from gateway_app.state.memory import MemoryWindows, RecentlyUsed
+from gateway_app.state.rate_limits import STRATEGIES, Limit
 
 THEIRS: Final[dict[str, type[RateLimiter]]] = {
     "fixed_window": FixedWindowRateLimiter,
@@ -35,19 +36,20 @@ WITHOUT_THREAD: Final = MemoryStorage()
 def test_decides_as_limits_does_over_its_own_storage(
     strategy: str, amount: int, seconds: int, steps: list[float]
 ) -> None:
-    item = RateLimitItemPerSecond(amount, seconds)
+    item = Limit(RateLimitItemPerSecond(amount, seconds))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(MemoryStorage, "_MemoryStorage__schedule_expiry", lambda storage: None)
         WITHOUT_THREAD.reset()
         theirs = THEIRS[strategy](WITHOUT_THREAD)
         ours = STRATEGIES[strategy](MemoryWindows())
+        take = ours.taker(item)
         now = 1_000_000_000.0
         for step in steps:
             now += step
             patch.setattr(time, "time", lambda now=now: now)
 
             assert ours.test(item, "key") == theirs.test(item, "key")
-            is_within, reset_taken, remaining_taken = ours.take(item, "other", now)
+            is_within, reset_taken, remaining_taken = take("other", now)
             assert ours.hit(item, "key") == theirs.hit(item, "key") == is_within
             reset, remaining = ours.get_window_stats(item, "key")
             expected_reset, expected_remaining = theirs.get_window_stats(item, "key")

@@ -93,6 +93,12 @@ def run(step: Any) -> Any:
     raise AssertionError("it waits")
 
 
+async def head_of(connection: Http1Connection) -> None:
+    """Wait for the head, as the pool does."""
+    while not connection.has_head:
+        await connection.news()
+
+
 def outcome(pieces: list[bytes], method: str) -> tuple[Any, ...]:
     """The answer that comes out of these pieces and then the end of the connection, and if it was kept."""
     connection, wire, kept = begin(method)
@@ -102,7 +108,7 @@ def outcome(pieces: list[bytes], method: str) -> tuple[Any, ...]:
     body = connection.take()
     if not (connection.is_complete or wire.is_closed):
         connection.eof_received()
-    head, end = run(connection.head()), run(connection.read())
+    head, end = run(head_of(connection)), run(connection.read())
     connection.close()
     assert kept.free + kept.closed == 1, "the pool gets it back, or hears that it is closed, once"
     if isinstance(end, Cause):
