@@ -33,7 +33,7 @@ _UNRESERVED: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstu
 _ESCAPE: Final = re.compile(rb"%([0-9A-Fa-f]{2})")
 _BROKEN_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _ESCAPED_DATA: Final = re.compile(rb"(?:%(?!25|2F|5C)[0-9A-F]{2})+")
-_DOTS_BEHIND_ESCAPED_SLASH: Final = re.compile(rb"%(?:2F|5C)\.\.?(?:/|%2F|%5C|$)|/\.\.?%(?:2F|5C)")
+_DOTS_BEHIND_ESCAPED_SLASH: Final = re.compile(rb"%(?:2F|5C)\.\.?(?:[/;]|%2F|%5C|%3B|$)|/\.\.?%(?:2F|5C)")
 _ABSOLUTE: Final = re.compile(rb"(?:https?|wss?)://([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
 
 

@@ -214,6 +214,7 @@ WRITTEN = st.lists(st.sampled_from(PIECES), max_size=12).map(lambda pieces: ("/"
 @settings(deadline=None)
 @example(b"/%3b/", "refuse", "keep")
 @example(b"/.%3b", "refuse", "keep")
+@example(b"/%2F.;", "keep", "keep")
 @given(WRITTEN, st.sampled_from(["refuse", "keep"]), st.sampled_from(["refuse", "keep"]))
 def test_the_normal_form_leaves_nothing_to_resolve(written: bytes, slashes: str, parameters: str) -> None:
     reader = TargetReader(encoded_slashes=slashes, path_parameters=parameters)  # type: ignore[arg-type]
