@@ -22,8 +22,9 @@ from l4relay.pipes import HAS_SPLICE, Pipe, PipePool, splice
 from l4relay.poller import READABLE, WRITABLE, Poller
 
 _READ_BYTES: Final = 65_536
-_DONT_WAIT: Final = int(socket.MSG_DONTWAIT)
-"""An accepted socket is a blocking one: a flag with each call is cheaper than a call to change that."""
+_read: Final = os.read
+_write: Final = os.write
+"""By descriptor: Python takes longer over a socket's own methods, which shows beside so short a way."""
 
 _BULK: Final = 4
 """Full reads in a row that make a direction bulk."""
@@ -53,7 +54,7 @@ class Direction:
     """
 
     __slots__ = (
-        *("_bulk_score", "_flow", "_is_plain", "_kept", "_pipe", "_recv", "_send"),
+        *("_bulk_score", "_flow", "_is_plain", "_kept", "_pipe", "_sink_fd", "_source_fd"),
         *("ended", "is_blocked", "moved", "reverse", "sink", "source"),
     )
 
@@ -63,12 +64,12 @@ class Direction:
         self._flow = flow
         self.source = source
         self.sink = sink
-        self._recv = source.recv
-        self._send = sink.send
+        self._source_fd = source.fileno()
+        self._sink_fd = sink.fileno()
         self._kept: bytes | memoryview = kept
         self._pipe: Pipe | None = None
         self._bulk_score = 0
-        self._is_plain = not kept  # neither blocked, nor bulk, nor ended
+        self._is_plain = False  # neither way is blocked, and this one is not bulk and has not ended
         self.moved = 0
         self.is_blocked = bool(kept)
         self.ended = False
@@ -80,16 +81,13 @@ class Direction:
         sink that takes it. A read that was not full has emptied the socket, and whatever comes later is a new
         edge (epoll(7), question 9); not so when the end has come with it.
         """
-        if self.reverse.is_blocked:
-            self.reverse.pump()
-        if not self._is_plain or events != _DATA_ALONE:
-            if events != WRITABLE:
-                self.pump()
+        if events != _DATA_ALONE or not self._is_plain:
+            self._on_other(events)
             return
         segment = b""
         try:
-            segment = self._recv(_READ_BYTES, _DONT_WAIT)
-            sent = self._send(segment, _DONT_WAIT)
+            segment = _read(self._source_fd, _READ_BYTES)
+            sent = _write(self._sink_fd, segment)
         except BlockingIOError:
             sent = 0
         except OSError as error:
@@ -100,41 +98,56 @@ class Direction:
             self._keep(segment, sent)
             self.pump()
 
+    def _on_other(self, events: int) -> None:
+        if self.reverse.is_blocked:
+            self.reverse.pump()
+        if events != WRITABLE:
+            self.pump()
+
     def pump(self) -> None:
         """Move bytes until the source has no more, or the sink takes no more."""
         if self.ended:
             return
         try:
-            if self._kept and not self._flush():
-                return
-            if self._bulk_score >= _BULK:
-                self._pump_pipe()
-            else:
-                self._pump_loop()
+            if not self._kept or self._flush():
+                if self._bulk_score >= _BULK:
+                    self._pump_pipe()
+                else:
+                    self._pump_loop()
         except BlockingIOError:
-            return
+            pass
         except OSError as error:
             self._flow.fail(self, error)
+        self.settle()
+
+    def settle(self) -> None:
+        """Note of both ways whether they may go straight from read to write."""
+        if self._source_fd < 0:  # closed
+            return
+        free = not (self.is_blocked or self.reverse.is_blocked)
+        for way in (self, self.reverse):
+            way._is_plain = free and not way.ended and way._bulk_score < _BULK
 
     def close(self) -> None:
         """Let go of everything but the sockets."""
         self.ended, self.is_blocked, self._is_plain = True, False, False
+        self._source_fd = self._sink_fd = -1
         self._kept = b""
         if self._pipe is not None:
             self._flow.pipes.give_back(self._pipe)
             self._pipe = None
         # No reference cycles: nothing is left for the collector.
-        del self._flow, self._recv, self._send, self.reverse
+        del self._flow, self.reverse
 
     def _pump_loop(self) -> None:
         self._bulk_score = 0
         for _ in range(_ROUNDS):
-            segment = self._recv(_READ_BYTES, _DONT_WAIT)
+            segment = _read(self._source_fd, _READ_BYTES)
             if not segment:
                 self._end()
                 return
             try:
-                sent = self._send(segment, _DONT_WAIT)
+                sent = _write(self._sink_fd, segment)
             except BlockingIOError:
                 sent = 0
             self.moved += sent
@@ -151,40 +164,30 @@ class Direction:
         if sent < len(segment):
             self._kept = memoryview(segment)[sent:]
             self.is_blocked = True
-            self._is_plain = False
 
     def _flush(self) -> bool:
         """Write what is kept; true when all of it has gone."""
-        sent = self._send(self._kept, _DONT_WAIT)
+        sent = _write(self._sink_fd, self._kept)
         self.moved += sent
         if sent < len(self._kept):
             self._kept = memoryview(self._kept)[sent:]
             return False
         self._kept = b""
         self.is_blocked = False
-        self._is_plain = self._bulk_score < _BULK
         return True
 
     def _turn_to_bulk(self) -> bool:
         if not self._flow.splice:
             self._bulk_score = 0
             return False
-        # splice goes by the descriptor's own flag; MSG_DONTWAIT is for recv and send alone.
-        os.set_blocking(self.source.fileno(), False)
-        os.set_blocking(self.sink.fileno(), False)
-        self._is_plain = False
         return True
 
-    def _turn_to_plain(self) -> None:
-        self._bulk_score = 0
-        self._is_plain = True
-
     def _pump_pipe(self) -> None:
-        source, sink, before = self.source.fileno(), self.sink.fileno(), self.moved
+        source, sink, before = self._source_fd, self._sink_fd, self.moved
         for _ in range(_ROUNDS):
             pipe = self._pipe = self._pipe or self._flow.pipes.borrow()
             if pipe is None:  # no descriptors: go on over the loop
-                self._turn_to_plain()
+                self._bulk_score = 0
                 break
             was_empty = not pipe.filled
             count = splice(source, pipe.write_end)
@@ -214,11 +217,10 @@ class Direction:
             return
         self._bulk_score -= 1
         if self._bulk_score < _BULK:
-            self._turn_to_plain()
+            self._bulk_score = 0
 
     def _end(self) -> None:
         self.ended = True
-        self._is_plain = False
         self._flow.direction_ended(self)
 
 
@@ -226,8 +228,8 @@ class Flow:
     """A client's and an endpoint's socket, and the two directions between them.
 
     Args:
-        client: Non-blocking or read with MSG_DONTWAIT, not watched yet.
-        upstream: Connected, watched already.
+        client: Not watched yet; from now on non-blocking.
+        upstream: Connected and non-blocking, watched already.
         to_upstream: Bytes that the endpoint gets before anything else.
         not_counted: How many of them are not the client's.
         splice: Whether bulk may move to kernel pipes.
@@ -260,9 +262,11 @@ class Flow:
         self.up.moved = -not_counted
         self.down = Direction(self, upstream, client)
         self.up.reverse, self.down.reverse = self.down, self.up
+        self.up.settle()
 
     def start(self, upstream_events: int) -> None:
         """Begin to relay; `upstream_events` is what the endpoint's socket reported as it connected."""
+        os.set_blocking(self.client.fileno(), False)  # the flag alone: nobody calls the object's methods now
         self.poller.replace(self.upstream, self.down.on_source)
         self.poller.watch(self.client, self.up.on_source)
         self.down.on_source(upstream_events)
