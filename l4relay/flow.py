@@ -94,7 +94,7 @@ class Direction:
             self._flow.fail(self, error)
             return
         self.moved += sent
-        if not 0 < len(segment) == sent < _READ_BYTES:
+        if sent == 0 or sent == _READ_BYTES or sent != len(segment):
             self._keep(segment, sent)
             self.pump()
 

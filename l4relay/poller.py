@@ -99,10 +99,9 @@ class Poller:
             now = self.now = time.monotonic()
             end_at = end_at or now + _TURN_S
             for fd, mask in events:
-                handler = handlers.get(fd)
-                if handler is not None:
+                if fd in handlers:
                     try:
-                        handler(mask)
+                        handlers[fd](mask)
                     except Exception as error:  # the other sockets' edges would not be reported again
                         context = {"message": "a relayed socket's handler failed", "exception": error}
                         self._loop.call_exception_handler(context)
