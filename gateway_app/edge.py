@@ -40,7 +40,7 @@ from gateway_app.problem import Cause, GatewayError, send_problem
 from gateway_app.request_id import REQUEST_IDS, accepted_request_id
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterable
+    from collections.abc import Awaitable, Iterable, Sequence
 
     from starlette.types import Message, Receive, Scope, Send
 
@@ -116,6 +116,10 @@ class Edge:
         }
         self._metrics = metrics
         self._access_log = access_log
+
+    def trusts(self, peer: Sequence[object] | None) -> bool:
+        """Say whether the peer with this address, None for a Unix socket's, is a trusted proxy."""
+        return self._proxies.peer(peer).is_trusted
 
     def admit(self, scope: Scope) -> Exchange:
         """Give the request its `Exchange` and replace its fields by what the backend may see.

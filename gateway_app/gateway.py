@@ -15,6 +15,7 @@ from gateway_app.routing.json_body import UNPARSABLE, look_ahead
 from gateway_app.worker import Worker
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from starlette.types import Receive, Scope, Send
@@ -29,12 +30,24 @@ class Gateway:
     """The gateway as an ASGI application, for the configuration file at `config_path`.
 
     The file is read when the server starts the application (lifespan) and again whenever it changes. With
-    `adds_date`, answers without a Date get one; for servers that do not see to it.
+    `adds_date`, answers without a Date get one; for servers that do not see to it. `reads_proxy_headers` says
+    that the server reads PROXY headers, where `expects_proxy_header` tells it to.
     """
 
-    def __init__(self, config_path: Path, *, adds_date: bool = False) -> None:
-        self._worker = Worker(config_path)
+    def __init__(
+        self, config_path: Path, *, adds_date: bool = False, reads_proxy_headers: bool = False
+    ) -> None:
+        self._worker = Worker(config_path, reads_proxy_headers=reads_proxy_headers)
         self._edge_send = dated_send if adds_date else edge_send
+
+    def expects_proxy_header(self, peer: Sequence[object] | str | None) -> bool:
+        """Say whether a connection from `peer`, a socket's address, has to begin with a PROXY header."""
+        snapshot = self._worker.snapshot
+        return (
+            snapshot is not None
+            and snapshot.config.gateway.accept_proxy_protocol
+            and snapshot.edge.trusts(None if isinstance(peer, str) else peer)
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or the server's start and stop."""

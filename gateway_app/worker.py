@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from gateway_app.admin.server import AdminServer
 from gateway_app.config.errors import ConfigErrors
 from gateway_app.config.load import load
+from gateway_app.config.proxy_protocol import READ_BY_HYPERCORN_ALONE
 from gateway_app.config.watch import changes, digest
 from gateway_app.edge import Edge
 from gateway_app.expectations import failed_expectations
@@ -59,8 +60,9 @@ class Worker:
         is_ready: whether it takes requests.
     """
 
-    def __init__(self, config_path: Path) -> None:
+    def __init__(self, config_path: Path, *, reads_proxy_headers: bool = False) -> None:
         self.config_path = config_path
+        self._reads_proxy_headers = reads_proxy_headers
         self.snapshot: Snapshot | None = None
         self.backends: dict[str, Backend] = {}
         self.started_at = self.loaded_at = time.time()
@@ -168,6 +170,9 @@ class Worker:
     async def _read(self) -> GatewayConfig:
         """Read the file and run its tests. Raises ConfigErrors."""
         config = await asyncio.to_thread(load, self.config_path)
+        if config.gateway.accept_proxy_protocol and not self._reads_proxy_headers:
+            key = ("gateway", "accept_proxy_protocol")
+            raise ConfigErrors([config.error(key, READ_BY_HYPERCORN_ALONE)])
         if failed := await failed_expectations(config):
             raise ConfigErrors(failed)
         return config

@@ -49,7 +49,7 @@ class Client:
             self.source, self.port = header.source, 0
         unique_id = header.unique_id
         if unique_id:
-            self.id = unique_id.decode() if _is_plain(unique_id) else unique_id.hex()
+            self.id = printable_id(unique_id)
 
     def proxy_header(self, version: ProxyVersion, sock: socket.socket) -> bytes:
         """Return what the endpoint is told; fields that came in go on.
@@ -75,7 +75,8 @@ class Client:
         return serialise_v2(source, destination, tlvs=tlvs, with_crc32c=version == "v2-crc32c")
 
 
-def _is_plain(unique_id: bytes) -> bool:
-    """Say whether an id can stand in a log line as it is."""
+def printable_id(unique_id: bytes) -> str:
+    """Return a connection's id as it stands in log lines: as it is where it can, else in hexadecimal."""
     is_text = unique_id.isascii() and unique_id.decode().isprintable()
-    return is_text and b'"' not in unique_id and b"\\" not in unique_id
+    is_plain = is_text and b'"' not in unique_id and b"\\" not in unique_id
+    return unique_id.decode() if is_plain else unique_id.hex()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import typer
 
+from gateway_app.config.proxy_protocol import READ_BY_HYPERCORN_ALONE
 from gateway_app.serving.logs import configure_logging
 from gateway_app.serving.start import ServeOptions, serve
 
@@ -41,6 +42,8 @@ def serve_command(
             raise ValueError("granian is not installed: pip install 'l47-gateway[granian]'")
         if len(config.gateway.listen) > 1:
             raise ValueError("granian listens on one address; the file's [gateway] listen has several")
+        if config.gateway.accept_proxy_protocol:
+            raise ValueError(READ_BY_HYPERCORN_ALONE)
     if options.with_relay and not config.relay:
         raise ValueError(f"{path} has no [[relay]] tables, so there is no relay to run")
     configure_logging()

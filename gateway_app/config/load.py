@@ -13,6 +13,7 @@ from gateway_app.config.errors import ConfigErrors
 from gateway_app.config.listeners import check_listeners
 from gateway_app.config.model import GatewayConfig
 from gateway_app.config.options import ANSWERS, check_options
+from gateway_app.config.proxy_protocol import check_proxy_protocol
 from gateway_app.config.references import check_references
 from gateway_app.config.relays import check_relays
 from gateway_app.config.routes import check_routes
@@ -64,6 +65,7 @@ def _validated(source: Source) -> GatewayConfig:
     errors = [
         *check_references(source),
         *check_listeners(source),
+        *check_proxy_protocol(source),
         *check_routes(source),
         *check_relays(source),
         *options.errors,

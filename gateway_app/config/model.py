@@ -43,6 +43,8 @@ class Settings(Table):
     """Processes that serve."""
     trusted_proxies: tuple[TrustedProxy, ...] = ()
     """Networks whose Forwarded and X-Forwarded-* fields are believed; "unix:" for peers of Unix sockets."""
+    accept_proxy_protocol: bool = False
+    """Connections from `trusted_proxies` have to begin with a PROXY header, version 1 or 2."""
     middleware: tuple[str, ...] = ()
     """Names of middlewares that run for every route, outermost first, before the route's own."""
     access_log: Literal["json", "text", "off"] = "json"

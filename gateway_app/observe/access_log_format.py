@@ -95,6 +95,8 @@ class JsonFormatter:
                 add(f',"detail":{quoted(exchange.error_detail[:MAX_DETAIL])}')
             if exchange.refused_by:
                 add(f',"refused_by":{quoted(exchange.refused_by)}')
+        if connection_id := connection_id_of(scope):
+            add(f',"connection_id":{quoted(connection_id)}')
         add(f',"worker":{os.getpid()}')
         if exchange.log:
             for name, value in exchange.log.items():
@@ -134,6 +136,8 @@ class TextFormatter:
                 f" {quoted(str(name))[1:-1]}={json.dumps(value, default=str)}"
                 for name, value in exchange.log.items()
             )
+        if connection_id := connection_id_of(scope):
+            line += f" connection={quoted(connection_id)[1:-1]}"
         return f"{line} id={exchange.request_id}\n"
 
 
@@ -166,6 +170,12 @@ def user_agent_of(scope: Scope) -> str:
         if name == b"user-agent":
             return str(value[:MAX_USER_AGENT], "latin-1")
     return ""
+
+
+def connection_id_of(scope: Scope) -> str:
+    """Return the id that a PROXY header has given the connection, "" if none has (`serving.proxy_header`)."""
+    state = scope.get("state")
+    return str(state.get("connection_id", "")) if state else ""
 
 
 def upstream_started_ms(exchange: Exchange) -> float:

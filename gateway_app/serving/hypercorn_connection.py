@@ -1,4 +1,4 @@
-"""hypercorn's connections, except that waiting for the next request costs a request nothing.
+"""hypercorn's connections, but a PROXY header may come first, and to wait for a request costs nothing.
 
 hypercorn starts a task for each idle connection and cancels it when a request comes, which is a good part of
 what a small request costs it. Here an idle connection is an entry in a dictionary, which keeps the order in
@@ -7,11 +7,15 @@ which they became idle, and one timer a second closes those that have been idle 
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any, Final
 
 from hypercorn.asyncio import run as hypercorn_run
 from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.events import RawData
+
+from gateway_app.serving.proxy_header import STATE_KEY, Told, read_header
+from l4relay.proxy_protocol import ProxyProtocolError
 
 if TYPE_CHECKING:
     import asyncio
@@ -19,6 +23,10 @@ if TYPE_CHECKING:
     from hypercorn.asyncio.task_group import TaskGroup
     from hypercorn.config import Config
     from hypercorn.events import Event
+
+    from gateway_app.serving.proxy_header import IsExpected
+
+logger = logging.getLogger(__name__)
 
 _SWEEP_INTERVAL_S: Final = 1.0
 
@@ -99,10 +107,31 @@ class _IdleMark:
 class Connection(TCPServer):
     """One client's connection, served by hypercorn; the further arguments are those of its class."""
 
-    def __init__(self, idle: IdleConnections, *arguments: Any) -> None:
+    def __init__(self, idle: IdleConnections, expects_header: IsExpected, *arguments: Any) -> None:
         super().__init__(*arguments)
         self._idle = idle
+        self._expects_header = expects_header
         self.idle_task = _IdleMark(self, idle)  # type: ignore[assignment]  # has what hypercorn calls
+
+    async def run(self) -> None:
+        """Serve the connection, as the one that its PROXY header tells of where it has to have one."""
+        peer = self.writer.get_extra_info("peername")
+        if self._expects_header(peer):
+            try:
+                header = await read_header(self.reader)
+            except (OSError, ProxyProtocolError) as error:
+                logger.warning("a connection from %s is closed: %s", peer or "a Unix socket", error)
+                self.writer.transport.abort()
+                return
+            told = Told(header, self.writer.get_extra_info("socket"))
+            ours = self.writer.get_extra_info
+            # The one place where hypercorn asks who the client is.
+            setattr(  # noqa: B010  # a method
+                self.writer, "get_extra_info", lambda name: told if name == "socket" else ours(name)
+            )
+            if told.connection_id:
+                self.state = type(self.state)({**self.state, STATE_KEY: told.connection_id})
+        await super().run()
 
     async def protocol_send(self, event: Event) -> None:
         """Write, unless it is nothing: the end of a body of known length has no bytes."""
@@ -120,15 +149,17 @@ class Connection(TCPServer):
         self._task_group.spawn(self._initiate_server_close)
 
 
-def use_for(config: Config, idle: IdleConnections) -> None:
+def use_for(config: Config, idle: IdleConnections, expects_header: IsExpected) -> None:
     """Let hypercorn make these connections for the server of `config`, and its own for others in the process.
 
-    It has no setting for it, hence its global. The others are the admin listener, which a stop must not end.
+    `expects_header` tells by a peer's address whether it has to begin with a PROXY header. Hypercorn has no
+    setting for a class of connections, hence its global. The others are the admin listener, which a stop must
+    not end.
     """
 
     def make(app: Any, loop: Any, its_config: Config, *arguments: Any) -> TCPServer:
         if its_config is config:
-            return Connection(idle, app, loop, its_config, *arguments)
+            return Connection(idle, expects_header, app, loop, its_config, *arguments)
         return TCPServer(app, loop, its_config, *arguments)
 
     setattr(hypercorn_run, "TCPServer", make)  # noqa: B010  # it exports no name

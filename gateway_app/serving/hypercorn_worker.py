@@ -64,9 +64,10 @@ def main(arguments: Sequence[str]) -> None:
 
 
 async def _serve(config: Config) -> None:
-    application: Any = for_hypercorn()  # hypercorn has types of its own for ASGI's messages
+    gateway = for_hypercorn()
+    application: Any = gateway  # hypercorn has types of its own for ASGI's messages
     idle = IdleConnections(_KEEP_ALIVE_S)
-    use_for(config, idle)
+    use_for(config, idle, gateway.expects_proxy_header)
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
 

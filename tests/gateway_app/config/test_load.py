@@ -37,11 +37,21 @@ def test_an_empty_file_is_all_defaults() -> None:
         ('[backends."my api"]\n', '1: backends."my api".endpoints: is missing'),
         (
             "[gateway]\ntests = []",
-            '2: gateway.tests: unknown key; known are "access_log", "drain", '
+            '2: gateway.tests: unknown key; known are "accept_proxy_protocol", "access_log", "drain", '
             '"encoded_slashes", "listen", "max_body", "middleware", "path_parameters", "server", '
             '"trusted_proxies", "via", "workers"',
         ),
         ("tests = []", '1: tests: unknown key; did you mean "test"?'),
+        (
+            "[gateway]\naccept_proxy_protocol = true",
+            '2: gateway.accept_proxy_protocol: needs trusted_proxies = ["10.0.0.0/8", …]: who may send '
+            "a header",
+        ),
+        (
+            '[gateway]\nserver = "granian"\ntrusted_proxies = ["unix:"]\naccept_proxy_protocol = true',
+            "4: gateway.accept_proxy_protocol: PROXY headers are read by `gateway serve` with server = "
+            '"hypercorn" alone',
+        ),
         # types and ranges
         ("gateway = 5", "1: gateway: expected a table, found 5"),
         ("[[gateway]]\nworkers = 2", "1: gateway: expected a table, found a list; write [gateway]"),

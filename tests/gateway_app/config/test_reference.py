@@ -77,6 +77,7 @@ def test_the_reference_is_read_as_it_says() -> None:
         "server": "hypercorn",
         "workers": 1,
         "trusted_proxies": ("127.0.0.0/8",),
+        "accept_proxy_protocol": False,
         "middleware": ("baseline",),
         "access_log": "json",
         "max_body": 10_000_000,

@@ -3,7 +3,7 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any
 
 import hypercorn.asyncio
@@ -14,6 +14,8 @@ from hypercorn.config import Config
 from starlette.types import Receive, Scope, Send
 
 from gateway_app.serving.hypercorn_connection import IdleConnections, use_for
+from gateway_app.serving.proxy_header import IsExpected
+from l4relay.proxy_protocol import serialise_v1, serialise_v2, unique_id_tlv
 
 KEEP_ALIVE_S = 0.3
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -28,6 +30,8 @@ class Server:
         self.asked = asyncio.Event()
         self.stop = asyncio.Event()
         self.port = 0
+        self.expects_header: IsExpected = lambda peer: False
+        self.scopes: list[Scope] = []
 
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -36,6 +40,7 @@ class Server:
                 await send({"type": f"{phase}.complete"})
                 if phase == "lifespan.shutdown":
                     return
+        self.scopes.append(scope)
         self.asked.set()
         await self.may_answer.wait()
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
@@ -64,7 +69,7 @@ def serving(monkeypatch: pytest.MonkeyPatch) -> Serving:
         server.port = listener.getsockname()[1]
         config = Config()
         if keep_alive_s:
-            use_for(config, server.idle)
+            use_for(config, server.idle, lambda peer: server.expects_header(peer))
         config.bind = [f"fd://{listener.detach()}"]
         config.errorlog = None
         application: Any = server.app  # hypercorn has types of its own for ASGI's messages
@@ -178,3 +183,52 @@ async def test_another_server_of_the_process_goes_on_through_the_stop(serving: S
         assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200")
         writer.close()
         kept_writer.close()
+
+
+CLIENT, SERVICE = ("192.0.2.7", 4711), ("192.0.2.1", 443)
+
+
+async def test_a_proxy_header_tells_the_client_and_the_id_of_each_request(serving: Serving) -> None:
+    async with serving(60) as server, asyncio.timeout(5):
+        server.may_answer.set()
+        server.expects_header = lambda peer: True
+        reader, writer = await server.connect()
+        writer.write(serialise_v2(CLIENT, SERVICE, tlvs=[unique_id_tlv(b"one")]) + GET)  # in one segment
+        await reader.readuntil(b"ok")
+        writer.write(GET)
+        await reader.readuntil(b"ok")
+        writer.close()
+        reader, writer = await server.connect()
+        writer.write(serialise_v1(CLIENT, SERVICE) + GET)
+        await reader.readuntil(b"ok")
+        writer.close()
+        first, second, third = server.scopes
+        for scope in (first, second, third):
+            assert (scope["client"], scope["server"]) == (CLIENT, SERVICE)
+        assert first["state"]["connection_id"] == second["state"]["connection_id"] == "one"
+        assert "connection_id" not in third["state"]
+
+
+@pytest.mark.parametrize("start", [b"", b"PROXY TCP4 192.0.2.7 192.0.2.1 4711 x\r\n", b"PROXY \r\n"])
+async def test_a_connection_without_a_good_proxy_header_is_closed_at_once(
+    serving: Serving, caplog: pytest.LogCaptureFixture, start: bytes
+) -> None:
+    async with serving(60) as server, asyncio.timeout(5):
+        server.expects_header = lambda peer: True
+        reader, writer = await server.connect()
+        writer.write(start + GET)
+        with suppress(ConnectionResetError):
+            assert await reader.read() == b""
+        writer.close()
+        assert server.scopes == []
+        assert "PROXY" in caplog.text
+
+
+async def test_who_is_not_believed_sends_a_request_that_is_none(serving: Serving) -> None:
+    async with serving(60) as server, asyncio.timeout(5):
+        server.expects_header = lambda peer: False
+        reader, writer = await server.connect()
+        writer.write(serialise_v1(CLIENT, SERVICE) + GET)
+        assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
+        writer.close()
+        assert server.scopes == []

@@ -358,6 +358,65 @@ endpoints = ["127.0.0.1:PORT"]
     assert not any(Path(f"/proc/{child}").exists() for child in started)
 
 
+BEHIND_A_RELAY = """
+[gateway]
+listen = ["127.0.0.1:PORT"]
+trusted_proxies = ["127.0.0.1"]
+accept_proxy_protocol = true
+
+[[routes]]
+name = "ready"
+match = { path = "/ready" }
+respond = { body = "one" }
+
+[[relay]]
+name = "front"
+listen = "tcp://127.0.0.1:RELAY"
+endpoints = ["127.0.0.1:PORT"]
+proxy_protocol = "v2-crc32c"
+"""
+
+
+def test_one_id_goes_from_the_relay_s_accept_to_the_gateway_s_log(serve: Serve) -> None:
+    relay_port = free_port()
+    served = serve("hypercorn", BEHIND_A_RELAY.replace("RELAY", str(relay_port)))
+    own_port, served.port = served.port, relay_port
+    served.wait_ready()
+    with socket.create_connection(("127.0.0.1", relay_port), source_address=("127.0.0.2", 0)) as sock:
+        sock.sendall(
+            b"GET /ready HTTP/1.1\r\nhost: a\r\nx-forwarded-for: 192.0.2.1\r\nconnection: close\r\n\r\n"
+        )
+        assert sock.makefile("rb").read().endswith(b"one")
+        port = sock.getsockname()[1]
+    served.port = own_port
+    assert served.get("/ready") == (0, b""), "127.0.0.1 has to send a header"
+    served.stop()
+    assert served.process.wait(15) == 0
+    lines = [json.loads(line) for line in served.log().splitlines() if line.startswith("{")]
+    gateway = next(line for line in lines if line.get("client") == "127.0.0.2")
+    relay = next(line for line in lines if line.get("client") == f"127.0.0.2:{port}")
+    assert gateway["connection_id"] == relay["id"]
+
+
+@pytest.mark.parametrize("command", ["granian", "the hypercorn command"])
+def test_proxy_headers_that_nobody_would_read_are_refused(tmp_path: Path, command: str) -> None:
+    path = tmp_path / "routes.toml"
+    path.write_text(BEHIND_A_RELAY.replace("PORT", "0").partition("[[relay]]")[0])
+    arguments = ["gateway_app", "serve", "--server", "granian"]
+    if command != "granian":
+        arguments = ["hypercorn", "gateway_app:app", "-b", "127.0.0.1:0"]
+    ended = subprocess.run(
+        [sys.executable, "-m", *arguments],
+        cwd=tmp_path,
+        env={**os.environ, "GATEWAY_CONFIG": str(path)},
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+    assert "PROXY headers are read by" in ended.stderr
+
+
 def test_the_shipped_file_shows_a_request_at_both_layers(serve: Serve, tmp_path: Path) -> None:
     """Client, gateway, relay, service; on ports of its own."""
     ports = {port: free_port() for port in (9090, 9091, 15080, 10053, 9092)}
