@@ -3,7 +3,10 @@
 import asyncio
 import socket
 import ssl
+import sys
+from asyncio.subprocess import PIPE
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import dns.flags
@@ -40,6 +43,58 @@ async def test_valkey(start_relay: Any, valkey_port: int) -> None:
         assert (await pipeline.execute())[-1] == 499_500
     await client.aclose()
     assert relay.relay()["endpoints"][0]["state"] == "up"
+
+
+POURING = """
+import socket
+listener = socket.create_server(("127.0.0.1", 0))
+print(listener.getsockname()[1], flush=True)
+while True:
+    accepted = listener.accept()[0]
+    try:
+        while True:
+            accepted.sendall(bytes(65536))
+    except OSError:
+        pass
+"""
+
+
+@pytest.mark.parametrize("splice", [True, False])
+async def test_a_client_sees_the_end_of_an_endpoint_that_is_killed(start_relay: Any, splice: bool) -> None:
+    """The one that pours is killed; the next connection goes to the one that is left."""
+    pouring = await asyncio.create_subprocess_exec(sys.executable, "-c", POURING, stdout=PIPE)
+    left = await asyncio.create_subprocess_exec(sys.executable, "-c", POURING, stdout=PIPE)
+    try:
+        assert pouring.stdout is not None
+        assert left.stdout is not None
+        ports = [int(await pouring.stdout.readline()), int(await left.stdout.readline())]
+        relay = await start_relay(endpoints=[f"127.0.0.1:{port}" for port in ports], splice=splice)
+        connections = [await relay.connect() for _ in ports]  # one for each
+        for reader, _ in connections:
+            await reader.readexactly(4_000_000)  # long enough to be bulk
+        pouring.kill()
+        await pouring.wait()
+        ended = [asyncio.create_task(_drain(reader)) for reader, _ in connections]
+        done, going_on = await asyncio.wait(ended, timeout=10, return_when=asyncio.FIRST_COMPLETED)
+        assert (len(done), len(going_on)) == (1, 1)
+        for _, writer in connections:
+            writer.transport.abort()
+        await asyncio.wait(going_on)
+        for _ in range(4):  # one at a time, as the endpoint accepts them
+            reader, writer = await relay.connect()
+            await asyncio.wait_for(reader.readexactly(1000), 5)
+            writer.transport.abort()
+    finally:
+        for process in (pouring, left):
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
+
+
+async def _drain(reader: asyncio.StreamReader) -> None:
+    with suppress(ConnectionResetError):
+        while await reader.read(1 << 20):
+            pass
 
 
 class DnsServer(asyncio.DatagramProtocol):
