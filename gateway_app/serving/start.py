@@ -68,7 +68,7 @@ def serve(
             listeners = open_listeners(settings.listen)
             programs = _hypercorn(listeners, settings.drain, options.workers)
         if options.with_relay:
-            programs.append(Program("relay", (sys.executable, "-m", "l4relay", str(path))))
+            programs.append(Program("relay", (sys.executable, "-m", "l4relay", str(path)), stops_last=True))
 
         def close_listeners() -> None:
             for listener in listeners:

@@ -1,6 +1,7 @@
 """Keeps programs running as child processes: restarts what ends, passes signals on, stops all in time.
 
-SIGTERM, SIGINT   every child gets SIGTERM and may take `drain_s` to finish; a second one kills them
+SIGTERM, SIGINT   every child gets SIGTERM and may take `drain_s` to finish; those that the last requests of
+                  the others may need (`stops_last`) get it when these have ended; a second one kills all
 SIGHUP            every child gets it: read the configuration again
 a child ends      it is started again after a pause; one that keeps ending at once stops everything
 """
@@ -39,12 +40,14 @@ class Program:
         name: for the log.
         arguments: the command line, from the executable's path on.
         inherited: file descriptors that the child gets under their numbers.
+        stops_last: it is told to stop when those without this have ended.
 
     """
 
     name: str
     arguments: tuple[str, ...]
     inherited: tuple[int, ...] = ()
+    stops_last: bool = False
 
 
 class Supervisor:
@@ -72,6 +75,7 @@ class Supervisor:
         self._on_stop = on_stop
         self._processes: dict[Program, asyncio.subprocess.Process] = {}
         self._stopping = asyncio.Event()
+        self._stops_last = False  # which of them are being stopped
         self._has_failed = False
 
     async def run(self) -> int:
@@ -80,15 +84,26 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGTERM, self._stop)
         loop.add_signal_handler(signal.SIGINT, self._stop)
         loop.add_signal_handler(signal.SIGHUP, self._signal_all, signal.SIGHUP)
-        children = [asyncio.create_task(self._keep_running(program)) for program in self._programs]
+        children = {program: asyncio.create_task(self._keep_running(program)) for program in self._programs}
         await self._stopping.wait()
+        for stops_last in (False, True):
+            self._stops_last = stops_last
+            stage = [program for program in self._programs if program.stops_last is stops_last]
+            self._signal(stage, signal.SIGTERM)
+            await self._ended(stage, [children[program] for program in stage])
+        return 1 if self._has_failed else 0
+
+    async def _ended(self, programs: Sequence[Program], children: Sequence[asyncio.Task[None]]) -> None:
+        """Wait until they have ended, and kill those that take too long."""
+        if not children:
+            return
         _, late = await asyncio.wait(children, timeout=self._drain_s + _KILL_AFTER_S)
         if late:
-            names = ", ".join(program.name for program in self._processes)
+            running = [program for program in programs if program in self._processes]
+            names = ", ".join(program.name for program in running)
             logger.warning("killing what has not ended within %g s: %s", self._drain_s, names)
-            self._signal_all(signal.SIGKILL)
+            self._signal(running, signal.SIGKILL)
         await asyncio.gather(*children)
-        return 1 if self._has_failed else 0
 
     async def _keep_running(self, program: Program) -> None:
         failed_starts = 0
@@ -116,8 +131,8 @@ class Supervisor:
             preexec_fn=_prepare_child,
         )
         self._processes[program] = process
-        if self._stopping.is_set():  # while it was being started
-            process.terminate()
+        if self._stopping.is_set() and (self._stops_last or not program.stops_last):
+            process.terminate()  # it was told while it was being started
         status = await process.wait()
         del self._processes[program]
         return status
@@ -129,12 +144,15 @@ class Supervisor:
             return
         self._stopping.set()
         self._on_stop()
-        self._signal_all(signal.SIGTERM)
 
     def _signal_all(self, number: signal.Signals) -> None:
-        for process in self._processes.values():
-            with suppress(ProcessLookupError):
-                process.send_signal(number)
+        self._signal(self._programs, number)
+
+    def _signal(self, programs: Sequence[Program], number: signal.Signals) -> None:
+        for program in programs:
+            if program in self._processes:
+                with suppress(ProcessLookupError):
+                    self._processes[program].send_signal(number)
 
 
 def _prepare_child() -> None:

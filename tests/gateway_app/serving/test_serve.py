@@ -358,6 +358,67 @@ endpoints = ["127.0.0.1:PORT"]
     assert not any(Path(f"/proc/{child}").exists() for child in started)
 
 
+THROUGH_A_RELAY = """
+[backends.relayed]
+endpoints = ["http://127.0.0.1:RELAY"]
+keep_alive = "0s"
+
+[[routes]]
+name = "relayed"
+match = { path = "/relayed" }
+middleware = ["after-a-while"]
+backend = "relayed"
+
+[middleware.after-a-while]
+type = "held_app:Held"
+
+[[relay]]
+name = "behind"
+listen = "tcp://127.0.0.1:RELAY"
+endpoints = ["127.0.0.1:PORT_BEHIND"]
+"""
+
+HELD_MIDDLEWARE = """
+
+class Held:
+    def __init__(self, app):
+        self.app = app
+
+    async def __call__(self, scope, receive, send):
+        (HERE / "arrived").touch()
+        while not (HERE / "released").exists():
+            await asyncio.sleep(0.01)
+        await self.app(scope, receive, send)
+"""
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_the_relay_takes_the_last_requests_of_the_gateway(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: str
+) -> None:
+    """A request in flight needs a new connection through the relay after the stop has begun."""
+    monkeypatch.setitem(globals(), "HELD_APP", HELD_APP + HELD_MIDDLEWARE)
+    with socket.create_server(("127.0.0.1", 0)) as service:
+        service.settimeout(DEADLINE_S)
+        text = THROUGH_A_RELAY.replace("RELAY", str(free_port()))
+        served = serve(server, file() + text.replace("PORT_BEHIND", str(service.getsockname()[1])))
+        served.wait_ready()
+        eventually(lambda: "relay behind listens on" in served.log())
+        client = served.client()
+        client.ask("/relayed")
+        eventually((tmp_path / "arrived").exists)
+        served.stop()
+        eventually(served.refuses_connections)
+        (tmp_path / "released").touch()
+        upstream, _ = service.accept()
+        with upstream:
+            upstream.settimeout(DEADLINE_S)
+            assert upstream.recv(65_536).startswith(b"GET /relayed")
+            upstream.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+            assert client.answer() == (200, b"ok")
+        assert served.process.wait(15) == 0
+
+
 BEHIND_A_RELAY = """
 [gateway]
 listen = ["127.0.0.1:PORT"]
