@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 from urllib.parse import urlsplit
 
-from gateway_app.edge import Edge, answer_error, bound_receive, edge_send
+from gateway_app.answer import answer_error, edge_send
+from gateway_app.edge import Edge
 from gateway_app.observe.metrics import Metrics
+from gateway_app.request_framing import bound_receive
 from gateway_app.routing.json_body import UNPARSABLE, parse_body
 from gateway_app.snapshot import compile_snapshot
 from gateway_app.upstream.forwarder import upstream_target

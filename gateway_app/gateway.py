@@ -8,9 +8,10 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from gateway_app.answer import answer_error, dated_send, edge_send
 from gateway_app.config.errors import ConfigErrors
-from gateway_app.edge import answer_error, bound_receive, dated_send, edge_send
 from gateway_app.problem import Cause, GatewayError
+from gateway_app.request_framing import bound_receive
 from gateway_app.routing.json_body import UNPARSABLE, look_ahead
 from gateway_app.worker import Worker
 

@@ -5,8 +5,8 @@ import time
 import pytest
 from starlette.types import Message
 
+from gateway_app.answer import dated_send
 from gateway_app.date_field import DateField
-from gateway_app.edge import dated_send
 from gateway_app.exchange import Exchange
 
 

@@ -11,11 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.types import Message, Scope
 
-from gateway_app.edge import MAX_FIELDS, MAX_FIELDS_BYTES, Edge, answer_error, bound_receive, edge_send
+from gateway_app.answer import answer_error, edge_send
+from gateway_app.edge import MAX_FIELDS, MAX_FIELDS_BYTES, Edge
 from gateway_app.exchange import Exchange
 from gateway_app.header_fields import HOP_BY_HOP, Field
 from gateway_app.observe.metrics import Metrics
 from gateway_app.problem import Cause, GatewayError
+from gateway_app.request_framing import bound_receive
 
 HOST = (b"host", b"example.com")
 

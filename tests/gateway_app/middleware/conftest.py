@@ -11,7 +11,7 @@ import httpx
 import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway_app.edge import edge_send
+from gateway_app.answer import edge_send
 from gateway_app.exchange import Exchange
 from gateway_app.middleware import registry
 from gateway_app.middleware.context import SharedObjects
