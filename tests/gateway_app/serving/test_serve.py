@@ -315,6 +315,16 @@ def test_a_stop_while_it_starts_waits_for_nothing(serve: Serve, server: str) -> 
     served.process.wait(DEADLINE_S)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the policy is Linux's")
+def test_granian_s_workers_are_scheduled_in_batches(serve: Serve) -> None:
+    served = serve("granian", file())
+    served.wait_ready()
+    [granian] = children(served.process.pid)
+    workers = children(granian)
+    assert workers
+    assert {os.sched_getscheduler(worker) for worker in workers} == {os.SCHED_BATCH}
+
+
 @pytest.mark.parametrize("server", SERVERS)
 def test_an_address_in_use_is_reported(serve: Serve, server: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
