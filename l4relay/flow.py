@@ -22,6 +22,9 @@ from l4relay.pipes import HAS_SPLICE, Pipe, PipePool, splice
 from l4relay.poller import READABLE, WRITABLE, Poller
 
 _READ_BYTES: Final = 65_536
+_SMALL_READ_BYTES: Final = 512 - 33
+"""Of a direction's reads until one is full: with a bytes object's own 33, what pymalloc has at hand."""
+
 _read: Final = os.read
 _write: Final = os.write
 """By descriptor: Python takes longer over a socket's own methods, which shows beside so short a way."""
@@ -54,8 +57,8 @@ class Direction:
     """
 
     __slots__ = (
-        *("_bulk_score", "_flow", "_is_plain", "_kept", "_pipe", "_sink_fd", "_source_fd"),
-        *("ended", "is_blocked", "moved", "reverse", "sink", "source"),
+        *("_bulk_score", "_flow", "_is_plain", "_kept", "_pipe", "_read_bytes", "_sink_fd"),
+        *("_source_fd", "ended", "is_blocked", "moved", "reverse", "sink", "source"),
     )
 
     reverse: "Direction"
@@ -69,6 +72,7 @@ class Direction:
         self._kept: bytes | memoryview = kept
         self._pipe: Pipe | None = None
         self._bulk_score = 0
+        self._read_bytes = _SMALL_READ_BYTES
         self._is_plain = False  # neither way is blocked, and this one is not bulk and has not ended
         self.moved = 0
         self.is_blocked = bool(kept)
@@ -86,7 +90,7 @@ class Direction:
             return
         segment = b""
         try:
-            segment = _read(self._source_fd, _READ_BYTES)
+            segment = _read(self._source_fd, self._read_bytes)
             sent = _write(self._sink_fd, segment)
         except BlockingIOError:
             sent = 0
@@ -94,7 +98,8 @@ class Direction:
             self._flow.fail(self, error)
             return
         self.moved += sent
-        if sent == 0 or sent == _READ_BYTES or sent != len(segment):
+        if not 0 < sent < self._read_bytes or sent != len(segment):
+            self._read_bytes = _READ_BYTES
             self._keep(segment, sent)
             self.pump()
 

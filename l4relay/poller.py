@@ -29,6 +29,10 @@ _TURN_S: Final = 0.004
 EventHandler = Callable[[int], None]
 
 
+def _ignore(events: int) -> None:
+    """Take the events that a turn still holds for a socket which is watched no more."""
+
+
 class Poller:
     """Calls a handler when its socket becomes readable or writable; spurious calls are possible.
 
@@ -44,9 +48,6 @@ class Poller:
         self.now = time.monotonic()
         """The monotonic time of the current turn, in seconds: precise enough for idle times."""
         self._loop.add_reader(self._epoll.fileno(), self._turn)
-
-    def __len__(self) -> int:
-        return len(self._handlers)
 
     def watch(self, sock: socket.socket, handler: EventHandler) -> None:
         """Watch both directions of a stream; what is ready already is reported, too."""
@@ -73,15 +74,17 @@ class Poller:
 
     def pause(self, sock: socket.socket) -> None:
         """Stop watching a socket that stays open."""
-        if self._handlers.pop(sock.fileno(), None) is not None:
-            self._epoll.unregister(sock.fileno())
+        fd = sock.fileno()
+        if self._handlers.get(fd, _ignore) is not _ignore:
+            self._handlers[fd] = _ignore
+            self._epoll.unregister(fd)
 
     def close(self, sock: socket.socket) -> None:
         """Stop watching and close, at the end of the turn.
 
         Not at once, so that no descriptor is used anew while events for its last owner may be waiting.
         """
-        self._handlers.pop(sock.fileno(), None)
+        self._handlers[sock.fileno()] = _ignore
         self._retired.append(sock)
         if len(self._retired) == 1:
             self._loop.call_soon(self._close_retired)
@@ -99,12 +102,11 @@ class Poller:
             now = self.now = time.monotonic()
             end_at = end_at or now + _TURN_S
             for fd, mask in events:
-                if fd in handlers:
-                    try:
-                        handlers[fd](mask)
-                    except Exception as error:  # the other sockets' edges would not be reported again
-                        context = {"message": "a relayed socket's handler failed", "exception": error}
-                        self._loop.call_exception_handler(context)
+                try:
+                    handlers[fd](mask)
+                except Exception as error:  # the other sockets' edges would not be reported again
+                    context = {"message": "a relayed socket's handler failed", "exception": error}
+                    self._loop.call_exception_handler(context)
             if retired:
                 self._close_retired()
             if now >= end_at:
@@ -112,5 +114,6 @@ class Poller:
 
     def _close_retired(self) -> None:
         for sock in self._retired:
+            self._handlers.pop(sock.fileno(), None)
             sock.close()
         self._retired.clear()
