@@ -3,6 +3,7 @@
 import platform
 import subprocess
 import sys
+import sysconfig
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from bench.processes import LOAD_CORE, SUBJECT_CORE
 from bench.subjects import ROOT, SUBJECTS, version_of
 
+_BUILD_OPTIONS = ("--enable-optimizations", "--with-lto", "--enable-shared")
 _LIBRARIES = ("uvloop", "httptools", "h11", "httpx", "starlette", "limits")
 
 
@@ -19,9 +21,16 @@ def describe(command: str) -> list[str]:
     return [
         f"- date: {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, command: `{command}`, source: {_source()}",
         f"- machine: {_cpu_model()}, {_core_count()} cores, Linux {platform.release()}; {cores}",
-        f"- Python {platform.python_version()}, wrk {_first_number(['wrk', '-v'])}, " + _library_versions(),
+        f"- {python_build()}, wrk {_first_number(['wrk', '-v'])}, " + _library_versions(),
         "- peers: " + _peer_versions(),
     ]
+
+
+def python_build() -> str:
+    """Return the interpreter's version and those ways of its build that tell in its speed."""
+    said = str(sysconfig.get_config_var("CONFIG_ARGS") or "")
+    used = "".join(f" {option}" for option in _BUILD_OPTIONS if option in said)
+    return f"Python {platform.python_version()} (configure{used or ' without options for speed'})"
 
 
 def _cpu_model() -> str:

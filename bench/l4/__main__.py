@@ -36,18 +36,17 @@ _IDLE_SESSIONS = 15_000
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A workload and the relays that it is for."""
+    """A workload by the name that relays take part in it by."""
 
     name: str
     make: Callable[[Server, int], Workload]
-    is_udp: bool = False
 
 
 _PARTS = (
     _Part("exchanges", Exchanges),
     _Part("bulk", Bulk),
     _Part("connections", Connections),
-    _Part("datagrams", Datagrams, is_udp=True),
+    _Part("datagrams", Datagrams),
 )
 
 
@@ -113,7 +112,7 @@ def _measure_costs(
         costs = {}
         for part in _PARTS:
             if part.name in arguments.part:
-                taking_part = [relay for relay in relays if relay.subject.udp or not part.is_udp]
+                taking_part = [relay for relay in relays if part.name in relay.subject.parts]
                 print(f"  {part.name}", flush=True)
                 costs[part.name] = _rounds(part, taking_part, server, arguments.rounds, arguments.window)
         return costs
@@ -142,11 +141,12 @@ def _measure_memory(subjects: Sequence[Subject], server: Server, directory: Path
     connections = {
         subject: _memory_of(subject, server, directory, idle_connections, _IDLE_CONNECTIONS)
         for subject in subjects
+        if "connections" in subject.parts
     }
     sessions = {
         subject: _memory_of(subject, server, directory, idle_sessions, _IDLE_SESSIONS)
         for subject in subjects
-        if subject.udp
+        if "datagrams" in subject.parts
     }
     return [
         memory_table(f"{_IDLE_CONNECTIONS:,} idle connections, each after one exchange", connections),

@@ -2,6 +2,7 @@
 
 import platform
 import statistics
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -9,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from bench.l4.subjects import RELAY, SUBJECTS, Subject, version_of
+from bench.machine import python_build
 from bench.processes import LOAD_CORE, SUBJECT_CORE
 
 
@@ -69,7 +71,7 @@ Rounds = Mapping[str, Sequence[Cost]]
 
 def describe(command: str, subjects: Sequence[Subject]) -> list[str]:
     """Markdown lines: date, command, machine and versions."""
-    peers = {subject.program for subject in subjects if subject is not RELAY}
+    peers = {subject.program for subject in subjects} - {sys.executable}
     try:
         loop = f"uvloop {version('uvloop')}"
     except PackageNotFoundError:
@@ -78,7 +80,7 @@ def describe(command: str, subjects: Sequence[Subject]) -> list[str]:
         f"- date: {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, command: `{command}`",
         f"- machine: {_cpu_model()}, Linux {platform.release()}; relay on core {SUBJECT_CORE}, "
         f"client and server on core {LOAD_CORE}",
-        f"- Python {platform.python_version()}, {loop}; "
+        f"- {python_build()}, {loop}; "
         + ", ".join(f"{program} {version_of(program)}" for program in sorted(peers)),
     ]
 

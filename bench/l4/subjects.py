@@ -15,6 +15,7 @@ from bench.processes import SUBJECT_CORE, Process
 
 ROOT = Path(__file__).parents[2]
 _NGINX_MODULE = Path("/usr/lib/nginx/modules/ngx_stream_module.so")
+TCP_PARTS = ("exchanges", "bulk", "connections")
 _PACKAGES = {"haproxy": "haproxy", "nginx": "nginx-light libnginx-mod-stream"}
 
 
@@ -26,7 +27,7 @@ class Subject:
         program: What has to be installed.
         configure: Makes the configuration's text from the relay's port and the server's.
         command: Makes the command from the configuration's path.
-        udp: Whether it relays UDP.
+        parts: The workloads that it takes part in.
 
     """
 
@@ -35,7 +36,7 @@ class Subject:
     program: str
     configure: Callable[[int, int], str]
     command: Callable[[Path], Sequence[str]]
-    udp: bool = True
+    parts: Sequence[str] = (*TCP_PARTS, "datagrams")
 
 
 def _l4relay(port: int, server_port: int) -> str:
@@ -110,14 +111,22 @@ RELAY = Subject(
 )
 SUBJECTS = (
     RELAY,
-    Subject("haproxy", "HAProxy", "haproxy", _haproxy(""), _haproxy_command, udp=False),
+    Subject(
+        "bare",
+        "bare uvloop relay (bytes only)",
+        sys.executable,
+        lambda port, server_port: f"{port} {server_port}",
+        lambda path: [sys.executable, "bench/l4/bare_relay.py", *path.read_text().split()],
+        parts=("exchanges",),
+    ),
+    Subject("haproxy", "HAProxy", "haproxy", _haproxy(""), _haproxy_command, parts=TCP_PARTS),
     Subject(
         "haproxy-splice",
         "HAProxy, splice-auto",
         "haproxy",
         _haproxy("option splice-auto"),
         _haproxy_command,
-        udp=False,
+        parts=TCP_PARTS,
     ),
     Subject("nginx", "nginx stream", "nginx", _nginx, _nginx_command),
 )
