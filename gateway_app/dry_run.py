@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from gateway_app.config.model import GatewayConfig, TestRequestConfig
+    from gateway_app.route import Route
     from gateway_app.routing.explain import Explanation
-    from gateway_app.snapshot import Route, Snapshot
+    from gateway_app.snapshot import Snapshot
 
     Fields = tuple[tuple[str, str], ...]
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from gateway_app.header_fields import Field
-    from gateway_app.snapshot import Route
+    from gateway_app.route import Route
 
 NO_PARAMS: Mapping[str, str] = {}
 

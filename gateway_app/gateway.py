@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from gateway_app.exchange import Exchange
-    from gateway_app.snapshot import Route, Snapshot
+    from gateway_app.route import Route
+    from gateway_app.snapshot import Snapshot
 
 logger = logging.getLogger(__name__)
 

@@ -16,6 +16,7 @@ from gateway_app.forwarding_fields import with_host
 from gateway_app.middleware.context import SharedObjects
 from gateway_app.middleware.registry import build, resolve
 from gateway_app.problem import Cause, GatewayError
+from gateway_app.route import Route
 from gateway_app.routing.host import HostReader
 from gateway_app.routing.json_body import UNREAD
 from gateway_app.routing.match import NEEDS_BODY, Entry, MatchError
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from gateway_app.config.model import GatewayConfig, MiddlewareConfig, RouteConfig
     from gateway_app.edge import Edge
     from gateway_app.exchange import Exchange
-    from gateway_app.observe.metrics import Metrics, RouteMetrics
+    from gateway_app.observe.metrics import Metrics
     from gateway_app.routing.match import Matched, Pending
 
     Terminal = Callable[[str], ASGIApp]
@@ -55,25 +56,6 @@ class HasShutdown(Protocol):
     async def shutdown(self) -> None:
         """Clean up; called once, after the snapshot's last request has ended."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """A rule compiled: the pipeline that its requests run through.
-
-    Attributes:
-        name: as in routes.toml.
-        app: the outermost middleware, or the innermost application where there is none.
-        backend: the backend's name, "" where the gateway answers itself.
-        middleware: the names of the middlewares, outermost first.
-        metrics: what is counted of its requests.
-    """
-
-    name: str
-    app: ASGIApp
-    backend: str
-    middleware: tuple[str, ...]
-    metrics: RouteMetrics
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
