@@ -61,8 +61,11 @@ class SharedTable:
         finally:
             fcntl.lockf(self._fd, fcntl.LOCK_UN)
 
-    def find(self, key: bytes, now: float) -> int | None:
-        """Return where the row of a key is, taking a free one for a new key; None when there is none."""
+    def find(self, key: bytes, now: float, but: int | None = None) -> int | None:
+        """Return where the row of a key is, taking a free one for a new key; None when there is none.
+
+        `but` is a row that is not free, although nothing is counted there yet.
+        """
         first = int.from_bytes(key, "big") % _ROWS
         free = None
         for probe in range(_PROBES):
@@ -71,7 +74,7 @@ class SharedTable:
             if known == key:
                 return at
             is_new = known == _NO_KEY
-            if free is None and (is_new or self._is_over(at, now)):
+            if free is None and at != but and (is_new or self._is_over(at, now)):
                 free = at
             if is_new:
                 break  # rows are taken over, never emptied: nothing of this key is behind a new one
@@ -122,6 +125,7 @@ class SharedLimits:
     def __init__(self, table: SharedTable, relay: str) -> None:
         self._table = table
         self._relay = relay
+        self._total_key = self._key("\0")  # no source: that of a Unix socket's peers is ""
         self._counted: Counter[str] = Counter()
 
     def admit(self, source: str, bounds: Bounds, now: float) -> Refusal | None:
@@ -133,8 +137,8 @@ class SharedLimits:
             return None
         table = self._table
         with table.locked():
-            total = table.find(self._key(""), now)
-            row = table.find(self._key(source), now)
+            total = table.find(self._total_key, now)
+            row = table.find(self._key(source), now, but=total)
             if bounds.total and total is not None and table.total(total) >= bounds.total:
                 return "max_connections"
             if row is not None and bounds.per_source and table.total(row) >= bounds.per_source:
@@ -154,7 +158,7 @@ class SharedLimits:
         if not self._counted[source]:
             del self._counted[source]
         with self._table.locked():
-            self._add(self._table.find(self._key(""), 0.0), self._table.find(self._key(source), 0.0), -1)
+            self._add(self._table.find(self._total_key, 0.0), self._table.find(self._key(source), 0.0), -1)
 
     def _add(self, total: int | None, row: int | None, change: int) -> None:
         for each in (total, row):

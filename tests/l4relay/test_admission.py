@@ -28,6 +28,13 @@ def test_the_total_is_bound(limits: Limits) -> None:
     assert limits.admit("c", bounds, 1.0) is None
 
 
+def test_the_peers_of_unix_sockets_are_counted_once(limits: Limits) -> None:
+    bounds = Bounds(total=2, per_source=2)
+    assert [limits.admit("", bounds, 1.0) for _ in range(3)] == [None, None, "max_connections"]
+    limits.release("")
+    assert [limits.admit("", bounds, 1.0) for _ in range(2)] == [None, "max_connections"]
+
+
 def test_each_source_is_bound(limits: Limits) -> None:
     bounds = Bounds(per_source=1)
     assert limits.admit("a", bounds, 1.0) is None
@@ -45,6 +52,18 @@ def test_the_rate_allows_a_burst_and_fills_up(limits: Limits) -> None:
     assert [limits.admit("a", bounds, now + 0.5) for _ in range(2)] == [None, refused]
     assert limits.admit("b", bounds, now) is None
     assert [limits.admit("a", bounds, now + 60) for _ in range(3)] == [None, None, refused]
+
+
+def test_a_source_whose_row_would_be_the_relay_s_own_has_another() -> None:
+    """Nothing is counted in the relay's row when its first client comes, so it looks free."""
+    fd = SharedTable.create(1)
+    table = SharedTable(fd, 1, 0)
+    total = table.find(b"a-relay!", 1.0)
+    assert table.find(b"a-relay!", 1.0, but=total) == total
+    same_place = b"b-relay!"  # a row is looked for by the last bytes
+    assert table.find(same_place, 1.0, but=total) != total
+    assert table.find(b"a-relay!", 1.0) == total
+    os.close(fd)
 
 
 def test_workers_count_together_and_a_dead_one_no_longer() -> None:
