@@ -2,7 +2,6 @@
 
 import logging
 from abc import ABC, abstractmethod
-from collections import Counter
 
 from l4relay.admission import Admission, Limits
 from l4relay.config import RelayConfig
@@ -22,11 +21,7 @@ class Relay(ABC):
         limits: The relay's counts, the same across reloads.
 
     Attributes:
-        accepted: Connections or sessions that were ever begun.
-        refused: Those that were not admitted, by reason.
-        ended: Those that have ended, by reason.
-        sent: Bytes to endpoints, of those that have ended.
-        received: Bytes from endpoints, likewise.
+        counts: What is counted, together with the relay of this name before a reload.
 
     """
 
@@ -35,11 +30,7 @@ class Relay(ABC):
         self.engine = engine
         self.admission = Admission(config, limits)
         self.names = Names(config, engine.registry, self._report)
-        self.accepted = 0
-        self.refused: Counter[str] = Counter()
-        self.ended: Counter[str] = Counter()
-        self.sent = 0
-        self.received = 0
+        self.counts = engine.counts[config.name]
 
     @property
     def groups(self) -> tuple[Group, ...]:
@@ -62,9 +53,9 @@ class Relay(ABC):
 
     def count_end(self, reason: str, sent: int, received: int) -> None:
         """Count a connection or session that has ended."""
-        self.ended[reason] += 1
-        self.sent += sent
-        self.received += received
+        self.counts.ended[reason] += 1
+        self.counts.sent += sent
+        self.counts.received += received
 
     def _report(self, endpoint: Endpoint) -> None:
         _log.warning("relay %s: endpoint %s is %s", self.config.name, endpoint.key, endpoint.state)

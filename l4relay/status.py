@@ -3,9 +3,10 @@
 Each worker makes its part; `merge` adds the parts of several workers up, so that a reader sees one relay.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
+from l4relay.endpoints import Endpoint
 from l4relay.relay import Relay
 
 Status = dict[str, Any]
@@ -13,30 +14,33 @@ Status = dict[str, Any]
 _STATES: Final = ("up", "ejected", "down")
 
 
-def relay_status(relay: Relay) -> Status:
-    """Return a relay's counters and its endpoints."""
+def relay_status(relays: Sequence[Relay]) -> Status:
+    """Return the counters and endpoints of a relay, given before those of its name that a reload replaced."""
+    relay = relays[0]
+    endpoints = [endpoint for each in relays for group in each.groups for endpoint in group.endpoints]
     return {
         "name": relay.config.name,
         "transport": relay.config.transport,
-        "active": relay.active,
-        "accepted": relay.accepted,
-        "bytes_sent": relay.sent,
-        "bytes_received": relay.received,
-        "refused": dict(relay.refused),
-        "ended": dict(relay.ended),
-        "endpoints": [
-            {
-                "address": endpoint.key,
-                "state": endpoint.state,
-                "weight": endpoint.weight,
-                "backup": endpoint.backup,
-                "active": endpoint.active,
-                "total": endpoint.total,
-                "failures": endpoint.failures,
-            }
-            for group in relay.groups
-            for endpoint in group.endpoints
-        ],
+        "active": sum(each.active for each in relays),
+        "accepted": relay.counts.accepted,
+        "bytes_sent": relay.counts.sent,
+        "bytes_received": relay.counts.received,
+        "refused": dict(relay.counts.refused),
+        "ended": dict(relay.counts.ended),
+        # Lists and reloads share endpoints, each of which counts once.
+        "endpoints": _add_endpoints([], [_endpoint_status(each) for each in dict.fromkeys(endpoints)]),
+    }
+
+
+def _endpoint_status(endpoint: Endpoint) -> Status:
+    return {
+        "address": endpoint.key,
+        "state": endpoint.state,
+        "weight": endpoint.weight,
+        "backup": endpoint.backup,
+        "active": endpoint.active,
+        "total": endpoint.total,
+        "failures": endpoint.failures,
     }
 
 
@@ -67,15 +71,21 @@ def _add_relay(to: Status, more: Status) -> None:
         to[key] += more[key]
     for key in ("refused", "ended"):
         _add(to[key], more[key])
-    known = {endpoint["address"]: endpoint for endpoint in to["endpoints"]}
-    for endpoint in more["endpoints"]:
-        same = known.get(endpoint["address"])
-        if same is None:
-            to["endpoints"].append(endpoint)
+    _add_endpoints(to["endpoints"], more["endpoints"])
+
+
+def _add_endpoints(to: list[Status], more: Iterable[Status]) -> list[Status]:
+    """Add up by address: a list of `sni` may have an address that another has, with a health of its own."""
+    known = {endpoint["address"]: endpoint for endpoint in to}
+    for endpoint in more:
+        same = known.setdefault(endpoint["address"], endpoint)
+        if same is endpoint:
+            to.append(endpoint)
             continue
         for key in ("active", "total", "failures"):
             same[key] += endpoint[key]
         same["state"] = max(same["state"], endpoint["state"], key=_STATES.index)
+    return to
 
 
 def render_metrics(status: Status) -> str:

@@ -54,7 +54,7 @@ class TcpRelay(Relay):
 
     def accept(self, client: socket.socket, source: str, port: int) -> bool:
         """Take a connection from a listener; false when there was nothing left to relay it with."""
-        self.accepted += 1
+        self.counts.accepted += 1
         self.is_exhausted = False
         Connection(self, client, source, port).begin()
         return not self.is_exhausted
@@ -166,7 +166,7 @@ class Connection:
         if refusal is None:
             self._counted_as = self._client.source
             return True
-        self._relay.refused[refusal] += 1
+        self._relay.counts.refused[refusal] += 1
         abort_on_close(self._sock)  # a reset leaves no TIME_WAIT behind, whatever they send us
         self.end(refusal)
         return False

@@ -53,9 +53,9 @@ class UdpRelay(Relay):
         source = client[0].removeprefix(MAPPED_PREFIX)
         refusal = self.admission.admit(source, self.engine.poller.now)
         if refusal is not None:
-            self.refused[refusal] += 1
+            self.counts.refused[refusal] += 1
             return None
-        self.accepted += 1
+        self.counts.accepted += 1
         if len(self.sessions) >= self._max_sessions:
             self._end_longest_idle("max_sessions")
         session = Session(self, listener, client, source)

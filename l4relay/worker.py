@@ -142,7 +142,7 @@ class Worker:
         """Return what `admin` shows of this process; see `status.py`."""
         return {
             "reloads": dict(self.reloads),
-            "relays": [relay_status(relay) for relay in self._all_relays()],
+            "relays": [relay_status(each) for each in self._relays_by_name().values()],
         }
 
     # ------------------------------------------------------------------------------------------ reload
@@ -231,6 +231,13 @@ class Worker:
 
     def _all_relays(self) -> list[Relay]:
         return [*self.relays, *self._retiring]
+
+    def _relays_by_name(self) -> dict[str, list[Relay]]:
+        """Return the relays, each before those that it has replaced."""
+        by_name: dict[str, list[Relay]] = {}
+        for relay in self._all_relays():
+            by_name.setdefault(relay.config.name, []).append(relay)
+        return by_name
 
     async def _tick_forever(self) -> None:
         while True:
