@@ -168,7 +168,7 @@ class Session:
     __slots__ = (
         *("_client", "_endpoint", "_group", "_id", "_listener", "_opened_at", "_received", "_relay", "_send"),
         *("_received_bytes", "_sent", "_sent_bytes", "_source", "_tried", "_unanswered", "_upstream"),
-        *("active_at", "is_open"),
+        *("_has_answered", "active_at", "is_open"),
     )
 
     def __init__(self, relay: UdpRelay, listener: UdpListener, client: ClientAddress, source: str) -> None:
@@ -180,6 +180,7 @@ class Session:
         self._endpoint: Endpoint | None = None
         self._upstream: socket.socket | None = None
         self._tried: tuple[Endpoint, ...] = ()
+        self._has_answered = False
         self._unanswered: bytes | None = None
         self._sent = self._received = self._sent_bytes = self._received_bytes = 0
         self._opened_at = self.active_at = relay.engine.poller.now
@@ -199,7 +200,7 @@ class Session:
                     return False
                 self._group.failed(endpoint, self.active_at)
                 continue
-            self._upstream, self._endpoint = upstream, endpoint
+            self._upstream, self._endpoint, self._has_answered = upstream, endpoint, False
             self._send = upstream.send
             endpoint.active += 1
             endpoint.total += 1
@@ -215,8 +216,7 @@ class Session:
         relay.sessions.move_to_end(self)
         self._sent += 1
         self._sent_bytes += len(datagram)
-        if not self._received:
-            self._unanswered = datagram
+        self._unanswered = datagram
         self._send_upstream(datagram)
 
     def end(self, reason: str) -> None:
@@ -255,7 +255,8 @@ class Session:
         except OSError:
             return
         self._unanswered = None
-        if not self._received and self._endpoint is not None:
+        if not self._has_answered and self._endpoint is not None:
+            self._has_answered = True
             self._group.succeeded(self._endpoint)
         self._received += 1
         self._received_bytes += len(datagram)
@@ -273,6 +274,8 @@ class Session:
         assert self._endpoint is not None, "somebody has refused"
         self._group.failed(self._endpoint, self._relay.engine.poller.now)
         self._let_go()
+        if self._has_answered:  # since then, those that refused before it may be back
+            self._tried = (self._endpoint,)
         if self.connect() and self._unanswered is not None:
             self._send_upstream(self._unanswered)
 

@@ -37,9 +37,11 @@ class Echo(asyncio.DatagramProtocol):
 async def start_echo() -> AsyncIterator[StartEcho]:
     running = []
 
-    async def start(answer: Answer = lambda datagram: [datagram], host: str = "127.0.0.1") -> Echo:
+    async def start(
+        answer: Answer = lambda datagram: [datagram], host: str = "127.0.0.1", port: int = 0
+    ) -> Echo:
         loop = asyncio.get_running_loop()
-        _, protocol = await loop.create_datagram_endpoint(lambda: Echo(answer), local_addr=(host, 0))
+        _, protocol = await loop.create_datagram_endpoint(lambda: Echo(answer), local_addr=(host, port))
         running.append(protocol)
         return protocol
 
@@ -141,6 +143,24 @@ async def test_a_refusal_moves_the_session_with_its_datagram(
     for _ in range(4):
         with Client(relay.port) as client:
             assert await client.ask(b"sent once") == b"sent once"
+
+
+async def test_a_refusal_after_answers_moves_the_datagram_too(
+    start_relay: Any, start_echo: StartEcho, until: Any
+) -> None:
+    """Endpoints that are restarted one after the other: each is gone only when it is asked something."""
+    first, second = await start_echo(lambda datagram: [b"1"]), await start_echo(lambda datagram: [b"2"])
+    relay = await start_relay(listen="udp://127.0.0.1:0", endpoints=[first.address, second.address])
+    with Client(relay.port) as client:
+        assert await client.ask(b"?") == b"1"
+        first.transport.close()
+        await asyncio.sleep(0)  # closed in the loop's next turn
+        assert await client.ask(b"?") == b"2"
+        first = await start_echo(lambda datagram: [b"1"], port=int(first.address.rpartition(":")[2]))
+        second.transport.close()
+        await asyncio.sleep(0)
+        assert await client.ask(b"?") == b"1"
+    assert relay.relay()["active"] == 1
 
 
 async def test_refused_by_all_ends_the_session(start_relay: Any, refused_address: str) -> None:
