@@ -19,13 +19,13 @@ class Client:
 
     Attributes:
         source: Its IP address; over a Unix socket the path, which is "" as a rule.
-        port: Its port, 0 over a Unix socket.
+        port: Its port; 0 over a Unix socket, or where a PROXY header tells none.
         id: The connection's id, which goes on to the endpoint.
         proxy: Who told all this, if not the kernel.
 
     """
 
-    __slots__ = ("_header", "id", "port", "proxy", "source")
+    __slots__ = ("_header", "_is_unix", "id", "port", "proxy", "source")
 
     def __init__(self, source: str, port: int, id: str) -> None:
         self.source = source
@@ -33,9 +33,10 @@ class Client:
         self.id = id
         self.proxy = ""
         self._header: Header | None = None
+        self._is_unix = not source
 
     def __str__(self) -> str:
-        if not self.port:
+        if self._is_unix:
             return f"unix:{self.source}"
         return f"[{self.source}]:{self.port}" if ":" in self.source else f"{self.source}:{self.port}"
 
@@ -44,9 +45,9 @@ class Client:
         self._header = header
         self.proxy = str(self)
         if isinstance(header.source, tuple):
-            self.source, self.port = header.source
+            (self.source, self.port), self._is_unix = header.source, False
         elif header.source is not None:
-            self.source, self.port = header.source, 0
+            self.source, self.port, self._is_unix = header.source, 0, True
         unique_id = header.unique_id
         if unique_id:
             self.id = printable_id(unique_id)
@@ -60,7 +61,7 @@ class Client:
 
         """
         received = self._header
-        source: Endpoint = (self.source, self.port) if self.port else self.source
+        source: Endpoint = self.source if self._is_unix else (self.source, self.port)
         destination: Endpoint
         if received is not None and received.destination is not None:
             destination = received.destination

@@ -76,6 +76,20 @@ async def test_a_header_is_believed_and_goes_on_with_its_id_and_fields(
     assert line["proxy"].startswith("127.0.0.1:")
 
 
+async def test_a_header_without_a_port_has_an_address(start_relay: Any, start_server: Any) -> None:
+    """Some senders do not know the client's port and write 0."""
+    service = Service()
+    relay = await start_relay(
+        endpoints=[await start_server(service.serve)],
+        proxy_protocol="v2",
+        accept_proxy_protocol=True,
+        trusted_proxies=["127.0.0.0/8"],
+    )
+    assert await relay.exchange(serialise_v2(("192.0.2.7", 0), SERVICE) + b"hello") == b"hello"
+    [line] = await relay.ended()
+    assert (line["client"], service.headers[0].source) == ("192.0.2.7:0", ("192.0.2.7", 0))
+
+
 async def test_the_client_in_the_header_is_who_is_admitted(start_relay: Any, start_server: Any) -> None:
     relay = await start_relay(
         endpoints=[await start_server()],
