@@ -61,6 +61,13 @@ class ListenAddress:
     transport: Transport
     address: Address
 
+    @property
+    def ipv4_twin(self) -> "ListenAddress | None":
+        """Return ``0.0.0.0`` for ``[::]``, which takes IPv4 too where it has no listener; None for others."""
+        if not isinstance(self.address, InetAddress) or self.address.host != "::":
+            return None
+        return ListenAddress(self.transport, InetAddress("0.0.0.0", self.address.port))  # noqa: S104
+
     def __str__(self) -> str:
         return (
             str(self.address)

@@ -149,7 +149,7 @@ class Worker:
 
     async def _apply(self, config: Config) -> None:
         mine = [(relay, self._listens(relay)) for relay in config.relays]
-        bound = self._bind_new(listen for _, listens in mine for listen in listens)
+        bound = self._bind_new([listen for _, listens in mine for listen in listens])
         relays = [self._make(relay) for relay, _ in mine]
         upkeep = [task for relay in relays for task in self._start_upkeep(relay)]
         try:
@@ -176,13 +176,14 @@ class Worker:
             each for each in relay.listen if self._index == 0 or not isinstance(each.address, UnixAddress)
         )
 
-    def _bind_new(self, listens: Iterable[ListenAddress]) -> list[tuple[ListenAddress, Any]]:
-        reuse_port = self._config.process.workers > 1
+    def _bind_new(self, listens: list[ListenAddress]) -> list[tuple[ListenAddress, Any]]:
+        reuse_port = self.engine.workers > 1  # not the file's number, which a reload does not change
         with contextlib.ExitStack() as undo:
             bound = []
             for listen in listens:
                 if listen not in self.listeners:
-                    bound.append((listen, bind(listen, reuse_port=reuse_port)))
+                    v6_only = listen.ipv4_twin in listens
+                    bound.append((listen, bind(listen, reuse_port=reuse_port, v6_only=v6_only)))
                     undo.callback(bound[-1][1].close)
             undo.pop_all()
         return bound

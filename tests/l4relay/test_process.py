@@ -254,3 +254,20 @@ async def test_workers_share_port_limits_and_status(
     writer.close()
     command.process.send_signal(signal.SIGTERM)
     assert await command.wait() == 0
+
+
+async def test_workers_of_a_file_that_names_another_number_go_on_sharing(
+    tmp_path: Path, start: Start, start_server: Any, free_ports: list[int], until: Any
+) -> None:
+    """`workers` is read at the start; a listener that a later reload adds is still bound by each of them."""
+    path = tmp_path / "routes.toml"
+    endpoint = await start_server()
+    write_config(path, endpoint, free_ports[0], process="workers = 2")
+    command = await start(path, says="listens on")
+    await until(lambda: command.said.count("listens on") == 2)
+    write_config(path, endpoint, free_ports[0], process="workers = 1")
+    await until(lambda: command.said.count("reloaded") == 2)
+    write_config(path, endpoint, free_ports[1], process="workers = 1")
+    await until(lambda: command.said.count("reloaded") == 4)
+    assert "not reloaded" not in command.said
+    assert command.said.count("listens on") == 4

@@ -165,6 +165,19 @@ async def test_an_idle_connection_ends(start_relay: Any, start_server: Any) -> N
     assert line["end"] == "idle_timeout"
 
 
+@pytest.mark.parametrize("order", [1, -1])
+async def test_every_address_of_both_families_in_either_order(
+    start_relay: Any, start_server: Any, free_port: int, order: int
+) -> None:
+    listens = [f"tcp://0.0.0.0:{free_port}", f"tcp://[::]:{free_port}"][::order]
+    await start_relay(endpoints=[await start_server()], listen=listens)
+    for host in ("127.0.0.1", "::1"):
+        reader, writer = await asyncio.open_connection(host, free_port)
+        writer.write(b"hello")
+        assert await reader.read(5) == b"hello"
+        writer.close()
+
+
 async def test_unix_sockets_on_both_sides(start_relay: Any, tmp_path: Path) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(await reader.read())
