@@ -5,6 +5,8 @@ file are the gateway's and are not looked at, but for `[gateway] trusted_proxies
 PROXY headers are believed.
 """
 
+import difflib
+import re
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -42,6 +44,7 @@ _TCP_ONLY: Final = (
 )
 _UDP_ONLY: Final = ("responses", "max_sessions")
 _UDP_IDLE_TIMEOUT: Final = "60s"
+_SERVER_NAME: Final = re.compile(r"(\*\.)?[A-Za-z0-9_-][A-Za-z0-9_.-]{0,252}", re.ASCII)
 
 Endpoints = tuple[EndpointConfig, ...]
 
@@ -54,11 +57,13 @@ def load(path: Path) -> Config:
         OSError: it cannot be read.
 
     """
-    return parse(path.read_text(encoding="utf-8"), str(path))
+    return parse(path.read_text(encoding="utf-8"), str(path), is_alone=True)
 
 
-def parse(document: str, file: str) -> Config:
+def parse(document: str, file: str, *, is_alone: bool = False) -> Config:
     """Check a document; `file` is its name in messages.
+
+    With `is_alone` nobody else checks the names of tables, so one that is nearly the relay's is a mistake.
 
     Raises:
         ConfigError: with everything that is wrong.
@@ -72,6 +77,9 @@ def parse(document: str, file: str) -> Config:
     process = Table(problems, ("l4relay",), tables.get("l4relay", {})).fill(
         ProcessConfig, workers=whole(1, 256), admin=loopback, drain=duration, log=one_of("json", "off")
     )
+    for key in tables.keys() - {"l4relay", "relay"} if is_alone else ():
+        if near := difflib.get_close_matches(key.lower(), ("l4relay", "relay"), n=1, cutoff=0.8):
+            problems.add((key,), f'is no known table; did you mean "{near[0]}"?')
     found = tables.get("relay", [])
     if not isinstance(found, list) or not found:
         problems.add(("relay",), "expected at least one [[relay]] table")
@@ -142,11 +150,14 @@ def _is_udp(listen: object) -> bool:
 
 
 def _sni(names: Table) -> Iterator[tuple[str, Endpoints]]:
+    known: dict[str, str] = {}
     for pattern in names:
-        host = pattern.removeprefix("*.")
-        if "*" in host or not host:
+        name = pattern.lower().rstrip(".")
+        if not _SERVER_NAME.fullmatch(pattern):
             names.problem(pattern, 'expected a host name such as "a.example.com" or "*.example.com"')
-        yield pattern.lower().rstrip("."), names.take(pattern, _endpoints(names, pattern)) or ()
+        elif known.setdefault(name, pattern) != pattern:
+            names.problem(pattern, f'is the same name as "{known[name]}"')
+        yield name, names.take(pattern, _endpoints(names, pattern)) or ()
 
 
 def _endpoints(table: Table, key: str) -> Callable[[object], Endpoints]:
@@ -183,9 +194,11 @@ def _check_apart(problems: Problems, relays: list[RelayConfig | None]) -> None:
         if first != index:
             problems.add(("relay", index, "name"), f"{relay.name!r} is relay {first + 1}'s name already")
         for address in relay.listen:
-            owner = listeners.setdefault(address, relay.name)
-            if owner != relay.name and not _is_any_port(address):
-                problems.add(("relay", index, "listen"), f'"{address}" is taken by relay {owner!r}')
+            if address in listeners and not _is_any_port(address):
+                problems.add(
+                    ("relay", index, "listen"), f'"{address}" is taken by relay {listeners[address]!r}'
+                )
+            listeners[address] = relay.name
 
 
 def _is_any_port(listen: ListenAddress) -> bool:

@@ -68,15 +68,14 @@ class Problems:
 class Table:
     """One table; a value that cannot be used is noted, and its default stands in.
 
-    A plain value in place of the table counts as its `address`, the one key that can be written alone.
+    A plain text in place of the table counts as its `address`, the one key that can be written alone.
     """
 
     def __init__(self, problems: Problems, path: KeyPath, raw: object) -> None:
         self._problems = problems
         self._path = path
+        self._given = raw
         self._raw: dict[str, Any] = dict(raw) if isinstance(raw, dict) else {"address": raw}
-        if not isinstance(raw, dict | str):
-            problems.add(path, f"expected a table, not {raw!r}")
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._raw)
@@ -101,6 +100,11 @@ class Table:
 
         What is missing or wrong has the dataclass's default; None where there is no such default.
         """
+        alone = "address" in converters
+        if not isinstance(self._given, dict | str if alone else dict):
+            expected = "an address or a table" if alone else "a table"
+            self._problems.add(self._path, f"expected {expected}, not {self._given!r}")
+            return None
         needed = {field.name for field in fields(model) if field.default is MISSING}
         values = {key: self.take(key, convert) for key, convert in converters.items() if key in self}
         for key in sorted(needed - self._raw.keys()):

@@ -36,7 +36,7 @@ max_ejected = 1
 
 def problems(text: str) -> list[str]:
     with pytest.raises(ConfigError) as caught:
-        parse(text, "routes.toml")
+        parse(text, "routes.toml", is_alone=True)
     return [str(problem) for problem in caught.value.problems]
 
 
@@ -92,6 +92,13 @@ def test_all_mistakes_are_said_at_once_in_the_file_s_order() -> None:
         (relay() + "\n" + relay().replace('"a"', '"c"'), "is taken by relay 'a'"),
         (relay().replace('"b:1"', '"b:1", "b:1"'), "is listed twice"),
         (relay().replace('["b:1"]', "[]"), 'expected a list such as ["127.0.0.1:5432"]'),
+        (relay().replace('"b:1"', "5"), "relay[0].endpoints[0]: expected an address or a table, not 5"),
+        ("l4relay = 'x'\n" + relay(), "routes.toml:1: l4relay: expected a table, not 'x'"),
+        ("[l4relays]\nworkers = 2\n" + relay(), 'l4relays: is no known table; did you mean "l4relay"?'),
+        (relay() + "\n[[Relay]]", 'routes.toml:5: Relay: is no known table; did you mean "relay"?'),
+        (relay().replace('"127.0.0.1:1"', '["127.0.0.1:1", "127.0.0.1:1"]'), "is taken by relay 'a'"),
+        (relay('sni = { "a b" = ["c:1"] }'), "expected a host name"),
+        (relay('sni = { "A.b" = ["c:1"], "a.b" = ["d:1"] }'), 'is the same name as "A.b"'),
         (relay("health = 5"), "relay[0].health: expected a table, not 5"),
         (relay('sni = { "a.*.b" = ["c:1"] }'), "expected a host name"),
         ("[l4relay]\nadmin = '0.0.0.0:1'\n" + relay(), "expected a loopback address"),
@@ -100,6 +107,10 @@ def test_all_mistakes_are_said_at_once_in_the_file_s_order() -> None:
 )
 def test_a_mistake_is_said_with_its_remedy(text: str, expected: str) -> None:
     assert any(expected in problem for problem in problems(text)), problems(text)
+
+
+def test_what_is_not_a_table_at_all_is_one_mistake() -> None:
+    assert problems("relay = [1]") == ["routes.toml:1: relay[0]: expected a table, not 1"]
 
 
 def test_other_tables_are_the_gateway_s() -> None:
