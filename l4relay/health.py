@@ -6,6 +6,7 @@ UDP: a datagram and its reply; or, with nothing to send, an empty datagram that 
 """
 
 import asyncio
+import errno
 import random
 import socket
 import time
@@ -13,9 +14,12 @@ from typing import Final
 
 from l4relay.config import HealthConfig, RelayConfig
 from l4relay.endpoints import Endpoint, Group
+from l4relay.listener import EXHAUSTED
 from l4relay.proxy_protocol import LOCAL_V2, serialise_v1
 
 _MAX_ANSWER_BYTES: Final = 65_536
+_LOCAL_FAULTS: Final = EXHAUSTED | {errno.EAGAIN, errno.EADDRNOTAVAIL}
+"""Descriptors or local ports are used up (ip(7), udp(7)): that says nothing about the endpoint."""
 
 
 async def watch_health(group: Group, relay: RelayConfig) -> None:
@@ -39,7 +43,9 @@ async def _ask(group: Group, endpoint: Endpoint, health: HealthConfig, relay: Re
                 is_well = await _is_well_over_tcp(endpoint, health, _header(relay))
     except TimeoutError:
         is_well = relay.transport == "udp" and not health.send  # no refusal is all that can be known
-    except OSError:
+    except OSError as error:
+        if error.errno in _LOCAL_FAULTS:
+            return
         is_well = False
     needed = health.healthy_after if is_well else health.unhealthy_after
     group.checked(endpoint, is_well, needed, time.monotonic())

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from l4relay import health
 from l4relay.addresses import InetAddress
 from l4relay.config import EndpointConfig, OutlierConfig
 from l4relay.endpoints import Group, Registry
@@ -147,6 +148,32 @@ async def test_udp_endpoints_are_asked_too(
     )
     await until(lambda: [each["state"] for each in relay.relay()["endpoints"]] == ["down", "up"])
     transport.close()
+
+
+async def test_without_descriptors_nobody_is_taken_for_ill(
+    start_relay: Any, start_server: Any, until: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = 0
+    ask = health._ask
+
+    async def counted(*arguments: Any) -> None:
+        nonlocal asked
+        await ask(*arguments)
+        asked += 1
+
+    monkeypatch.setattr(health, "_ask", counted)
+    relay = await start_relay(
+        endpoints=[await start_server()], health={"interval": "10ms", "unhealthy_after": 1}
+    )
+    await until(lambda: asked > 0)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        before = asked
+        await until(lambda: asked > before + 2)
+        assert relay.relay()["endpoints"][0]["state"] == "up"
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.mark.parametrize("left", [0, 1])
