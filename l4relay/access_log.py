@@ -1,10 +1,13 @@
 """One line of JSON for each connection or session that has ended.
 
 Lines are gathered and written together: a write for each would cost as much as relaying a small exchange.
+Workers share standard output, so no write into a pipe is longer than what the kernel keeps in one piece.
 """
 
 import json
 import os
+import select
+import stat
 import time
 from typing import Final
 
@@ -21,7 +24,9 @@ class AccessLog:
 
     def __init__(self, fd: int | None) -> None:
         self.fd = fd
-        self._lines: list[str] = []
+        is_pipe = fd is not None and stat.S_ISFIFO(os.fstat(fd).st_mode)
+        self._flush_bytes = select.PIPE_BUF if is_pipe else _FLUSH_BYTES
+        self._lines: list[bytes] = []
         self._size = 0
         self._second = 0
         self._second_text = ""
@@ -51,16 +56,17 @@ class AccessLog:
             f'"client": {json.dumps(client)}, "endpoint": {json.dumps(endpoint)}, "sent": {sent}, '
             f'"received": {received}, "duration_ms": {duration_s * 1000:.1f}{extra}, "end": "{end}"}}\n'
         )
-        self._lines.append(line)
-        self._size += len(line)
-        if self._size >= _FLUSH_BYTES:
+        encoded = line.encode("utf-8", "backslashreplace")
+        if self._size + len(encoded) > self._flush_bytes:
             self.flush()
+        self._lines.append(encoded)
+        self._size += len(encoded)
 
     def flush(self) -> None:
         """Write what has been gathered; a reader that has gone away is no reason to stop relaying."""
         if not self._lines or self.fd is None:
             return
-        pending = memoryview("".join(self._lines).encode("utf-8", "backslashreplace"))
+        pending = memoryview(b"".join(self._lines))
         self._lines.clear()
         self._size = 0
         try:

@@ -1,0 +1,49 @@
+"""The log's lines arrive whole, whoever else writes to the same place."""
+
+import json
+import os
+import threading
+
+from l4relay.access_log import AccessLog
+
+LINES = 2_000
+
+
+def write_lines(fd: int, relay: str) -> None:
+    log = AccessLog(fd)
+    for number in range(LINES):
+        log.write(
+            kind="tcp",
+            relay=relay,
+            id=f"{number:x}",
+            client="192.0.2.7:4711",
+            endpoint="127.0.0.1:5432",
+            sent=number,
+            received=0,
+            duration_s=0.5,
+            end="client_closed",
+        )
+    log.flush()
+
+
+def test_lines_of_several_workers_in_one_pipe_stay_whole() -> None:
+    reading, writing = os.pipe()
+    workers = [threading.Thread(target=write_lines, args=(writing, name)) for name in ("one", "two", "three")]
+    for worker in workers:
+        worker.start()
+    read: list[bytes] = []
+
+    def read_slowly() -> None:
+        while segment := os.read(reading, 1000):
+            read.append(segment)
+
+    reader = threading.Thread(target=read_slowly)
+    reader.start()
+    for worker in workers:
+        worker.join()
+    os.close(writing)
+    reader.join()
+    os.close(reading)
+    lines = [json.loads(line) for line in b"".join(read).splitlines()]
+    for name in ("one", "two", "three"):
+        assert [line["sent"] for line in lines if line["relay"] == name] == list(range(LINES))
