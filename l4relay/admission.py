@@ -49,10 +49,13 @@ class Admission:
         self.release = limits.release
 
     def admit(self, source: str, now: float) -> Refusal | None:
-        """Count a connection from `source` in, or return why it is refused; denied before allowed."""
+        """Count a connection from `source` in, or return why it is refused; denied before allowed.
+
+        The peer of a Unix socket, whose source is "", is in no network: the file's permissions let it in.
+        """
         if self._deny and source in self._deny:
             return "denied"
-        if self._allow and source not in self._allow:
+        if self._allow and source and source not in self._allow:
             return "denied"
         return self._limits.admit(source, self._bounds, now)
 

@@ -1,7 +1,9 @@
 """Who is let in: networks, counts, rates; and that what was counted in is counted out."""
 
+import asyncio
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -78,6 +80,20 @@ def test_workers_count_together_and_a_dead_one_no_longer() -> None:
     tables[0].forget_worker(1)
     assert [first.admit(source, bounds, 1.0) for source in "ac"] == [None, None]
     os.close(fd)
+
+
+async def test_networks_do_not_keep_a_unix_socket_s_clients_out(
+    start_relay: Any, start_server: Any, tmp_path: Path
+) -> None:
+    await start_relay(
+        listen=["tcp://127.0.0.1:0", f"unix:{tmp_path}/down"],
+        endpoints=[await start_server()],
+        allow=["10.0.0.0/8"],
+    )
+    reader, writer = await asyncio.open_unix_connection(tmp_path / "down")
+    writer.write(b"hello")
+    assert await reader.read(5) == b"hello"
+    writer.close()
 
 
 async def test_networks(start_relay: Any, start_server: Any) -> None:
