@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -22,6 +23,8 @@ from l4relay.status import Status
 
 _CANNOT_START: Final = 1
 _RESTART_AFTER_S: Final = 1.0
+_YOUNG_S: Final = 10.0
+"""So long a worker may still be starting, and SIGHUP would end it; it watches the file in any case."""
 _STATUS_TIMEOUT_S: Final = 2.0
 _MAX_STATUS_BYTES: Final = 1 << 24
 _log = logging.getLogger(__name__)
@@ -68,6 +71,7 @@ class Supervisor:
         self._table_fd = SharedTable.create(count)
         self._table = SharedTable(self._table_fd, count, 0)
         self._processes: dict[int, asyncio.subprocess.Process] = {}
+        self._started_at: dict[int, float] = {}
         self._channels: dict[int, _Channel] = {}
         self._stopping = asyncio.Event()
 
@@ -80,21 +84,22 @@ class Supervisor:
     def stop(self) -> None:
         """Have the workers drain; called again, end."""
         self._stopping.set()
-        self._signal(signal.SIGTERM)
+        self._signal(signal.SIGTERM, list(self._processes))
 
     def reload(self) -> None:
         """Have the workers reload."""
-        self._signal(signal.SIGHUP)
+        is_young_from = time.monotonic() - _YOUNG_S
+        self._signal(signal.SIGHUP, [each for each, at in self._started_at.items() if at < is_young_from])
 
     async def status(self) -> list[Status]:
         """Return the workers' parts; one that does not answer in time is left out."""
         answers = await asyncio.gather(*[channel.ask() for channel in self._channels.values()])
         return [answer for answer in answers if answer is not None]
 
-    def _signal(self, number: signal.Signals) -> None:
-        for process in self._processes.values():
-            with contextlib.suppress(ProcessLookupError):
-                process.send_signal(number)
+    def _signal(self, number: signal.Signals, workers: list[int]) -> None:
+        for index in workers:
+            with contextlib.suppress(KeyError, ProcessLookupError):  # it has ended
+                self._processes[index].send_signal(number)
 
     async def _keep_running(self, index: int) -> int:
         """Run one worker, again whenever it dies by itself; return its last exit status."""
@@ -105,7 +110,7 @@ class Supervisor:
             if is_first and status == _CANNOT_START:  # it has said why, and another time would be no better
                 self.stop()
             if self._stopping.is_set():
-                return 0 if status == 0 else 1
+                return 0 if status in (0, -signal.SIGTERM) else 1  # that signal while it was starting
             is_first = False
             _log.error("worker %d has ended with status %d, and starts again", index, status)
             with contextlib.suppress(TimeoutError):
@@ -120,7 +125,7 @@ class Supervisor:
             start_new_session=True,  # a terminal's Ctrl-C comes to the supervisor alone, who passes it on
         )
         theirs.close()
-        self._processes[index] = process
+        self._processes[index], self._started_at[index] = process, time.monotonic()
         if self._stopping.is_set():  # a signal while it was started
             process.terminate()
         channel = self._channels[index] = _Channel(

@@ -271,3 +271,22 @@ async def test_workers_of_a_file_that_names_another_number_go_on_sharing(
     await until(lambda: command.said.count("reloaded") == 4)
     assert "not reloaded" not in command.said
     assert command.said.count("listens on") == 4
+
+
+async def test_signals_that_meet_workers_while_they_start(
+    tmp_path: Path, start: Start, start_server: Any, free_ports: list[int], until: Any
+) -> None:
+    port, admin = free_ports
+    path = tmp_path / "routes.toml"
+    process = f'workers = 2\nadmin = "127.0.0.1:{admin}"'
+    write_config(path, await start_server(), port, process=process)
+    command = await start(path, says="metrics and status")  # said before the workers are there
+    while command.said.count("listens on") < 2:
+        command.process.send_signal(signal.SIGHUP)
+        await asyncio.sleep(0.01)
+    assert "starts again" not in command.said
+    command.process.send_signal(signal.SIGTERM)
+    assert await command.wait() == 0
+    command = await start(path, says="metrics and status")
+    command.process.send_signal(signal.SIGTERM)
+    assert await command.wait() == 0
