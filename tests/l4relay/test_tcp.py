@@ -73,10 +73,14 @@ async def test_200_mb_both_ways_through_a_slow_reader(
         writer.write_eof()
 
     sending = asyncio.create_task(send())
-    digest = hashlib.sha256()
+    digest, size = hashlib.sha256(), 0
     while segment := await reader.read(1 << 20):
         digest.update(segment)
         highest = max(highest, resident_bytes())
+        is_pause = size >> 23 != size + len(segment) >> 23
+        size += len(segment)
+        if is_pause:  # and again, every 8 MiB
+            await asyncio.sleep(0.02)
     await sending
     writer.close()
     expected = hashlib.sha256()
@@ -87,6 +91,50 @@ async def test_200_mb_both_ways_through_a_slow_reader(
     assert (line["sent"], line["received"]) == (LARGE << 20, LARGE << 20)
     assert digest.digest() == received.digest() == expected.digest()
     assert highest - before < 32 << 20
+
+
+@pytest.mark.parametrize("splice", [True, False])
+@pytest.mark.parametrize("direction", ["sent", "received"])
+async def test_200_mb_one_way(start_relay: Any, start_server: Any, direction: str, splice: bool) -> None:
+    """The other way has ended before, or says a word after it."""
+
+    async def pour(writer: asyncio.StreamWriter) -> None:
+        for _ in range(LARGE):
+            writer.write(CHUNK)
+            await writer.drain()
+        writer.write_eof()
+
+    async def take(reader: asyncio.StreamReader) -> bytes:
+        digest, highest = hashlib.sha256(), before
+        while segment := await reader.read(1 << 20):
+            digest.update(segment)
+            highest = max(highest, resident_bytes())
+        assert highest - before < 32 << 20
+        return digest.digest()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if direction == "sent":
+            writer.write(await take(reader))
+        else:
+            assert await reader.read() == b"all of it"
+            await pour(writer)
+
+    relay = await start_relay(endpoints=[await start_server(serve)], splice=splice)
+    before = resident_bytes()
+    expected = hashlib.sha256()
+    for _ in range(LARGE):
+        expected.update(CHUNK)
+    reader, writer = await relay.connect()
+    if direction == "sent":
+        await pour(writer)
+        assert await reader.read() == expected.digest()
+    else:
+        writer.write(b"all of it")
+        writer.write_eof()
+        assert await take(reader) == expected.digest()
+    writer.close()
+    [line] = await relay.ended()
+    assert (line[direction], line["end"]) == (LARGE << 20, "client_closed")
 
 
 async def test_a_reset_is_passed_on(start_relay: Any, start_server: Any) -> None:
