@@ -143,7 +143,8 @@ class Group:
             endpoint = self._registry.find(self._relay, *_socket_address(address))
             endpoint.backup = config.backup
             endpoint.full_weight = config.weight
-            endpoint.weight = float(config.weight)
+            if endpoint.back_since is None:  # otherwise the next step of its slow start
+                endpoint.weight = float(config.weight)
             found.append(endpoint)
         self._resolved[config] = found
         if len(self._resolved) == len(self._configs):

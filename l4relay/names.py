@@ -8,17 +8,21 @@ from l4relay.config import EndpointConfig
 from l4relay.endpoints import Group
 from l4relay.resolve import ResolveError, Resolver
 
+LastAddresses = dict[InetAddress, list[InetAddress]]
+
 _log = logging.getLogger(__name__)
 
 
 async def follow_names(
-    group: Group, config: EndpointConfig, address: InetAddress, resolver: Resolver
+    group: Group, config: EndpointConfig, address: InetAddress, resolver: Resolver, last: LastAddresses
 ) -> None:
     """Resolve one entry of a list, again whenever the answer has expired; runs until cancelled.
 
     While a name cannot be resolved, its last addresses stay: an endpoint that moves is rarer than a
-    nameserver that fails.
+    nameserver that fails. `last` has them for the list that takes this one's place at a reload.
     """
+    if address in last:
+        group.set_addresses(config, last[address])
     while True:
         try:
             resolution = await resolver.resolve(address.host, address.port)
@@ -28,5 +32,6 @@ async def follow_names(
             group.not_resolved(config)
         else:
             expires_in_s = resolution.expires_in_s
-            group.set_addresses(config, [InetAddress(each, address.port) for each in resolution.addresses])
+            last[address] = [InetAddress(each, address.port) for each in resolution.addresses]
+            group.set_addresses(config, last[address])
         await asyncio.sleep(expires_in_s)

@@ -22,7 +22,7 @@ from l4relay.config_file import load
 from l4relay.engine import Engine
 from l4relay.health import watch_health
 from l4relay.listener import Listener, bind
-from l4relay.names import follow_names
+from l4relay.names import LastAddresses, follow_names
 from l4relay.poller import Poller
 from l4relay.relay import Relay
 from l4relay.resolve import Resolver
@@ -63,6 +63,7 @@ class Worker:
         self._index = index
         self._limits_for = limits_for
         self._limits: dict[str, Limits] = {}
+        self._last_addresses: LastAddresses = {}
         self._upkeep: list[asyncio.Task[None]] = []
         self._retiring: list[Relay] = []
         self._stamp = _stamp(path)
@@ -216,7 +217,10 @@ class Worker:
         tasks = []
         resolver = Resolver()
         for group in relay.groups:
-            tasks += [asyncio.create_task(follow_names(group, *each, resolver)) for each in group.names]
+            tasks += [
+                asyncio.create_task(follow_names(group, *each, resolver, self._last_addresses))
+                for each in group.names
+            ]
             if relay.config.health is not None:
                 tasks.append(asyncio.create_task(watch_health(group, relay.config)))
         return tasks

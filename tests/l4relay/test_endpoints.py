@@ -12,6 +12,7 @@ from l4relay import health
 from l4relay.addresses import InetAddress
 from l4relay.config import EndpointConfig, OutlierConfig
 from l4relay.endpoints import Group, Registry
+from l4relay.resolve import Resolution, ResolveError
 
 
 def group(*configs: EndpointConfig, **options: Any) -> Group:
@@ -90,6 +91,37 @@ def test_a_name_stands_for_all_its_addresses_and_keeps_those_that_stay() -> None
     endpoints.set_addresses(named, [InetAddress("192.0.2.2", 80), InetAddress("2001:db8::1", 80)])
     assert endpoints.endpoints[0] is before[1]
     assert [endpoint.key for endpoint in endpoints.endpoints] == ["192.0.2.2:80", "[2001:db8::1]:80"]
+
+
+def test_a_name_that_is_resolved_again_keeps_its_slow_start() -> None:
+    named = EndpointConfig(InetAddress("service.example", 80))
+    endpoints = group(named, slow_start=100.0)
+    endpoints.set_addresses(named, [InetAddress("192.0.2.1", 80)])
+    [endpoint] = endpoints.endpoints
+    for is_well in (False, True):
+        endpoints.checked(endpoint, is_well, needed=1, now=0.0)
+    endpoints.set_addresses(named, [InetAddress("192.0.2.1", 80)])
+    assert endpoint.weight == 0.1
+
+
+async def test_a_reload_while_no_nameserver_answers_keeps_the_addresses(
+    start_relay: Any, start_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = [Resolution(("127.0.0.1",), 60.0)]
+
+    class Nameserver:
+        async def resolve(self, host: str, port: int) -> Resolution:
+            if not answers:
+                raise ResolveError("no nameserver answers", 60.0)
+            return answers.pop()
+
+    monkeypatch.setattr("l4relay.worker.Resolver", Nameserver)
+    port = (await start_server()).rpartition(":")[2]
+    relay = await start_relay(endpoints=[f"service.example:{port}"])
+    assert await relay.exchange() == b"hello"
+    relay.path.write_text(relay.path.read_text() + 'idle_timeout = "60s"\n')
+    assert await relay.worker.reload()
+    assert await relay.exchange() == b"hello"
 
 
 async def test_a_dead_endpoint_is_found_and_found_again(
