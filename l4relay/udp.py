@@ -110,8 +110,13 @@ class UdpListener:
         host, port = self._sock.getsockname()[:2]
         return f"udp://{InetAddress(host, port)}"
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the socket is still there."""
+        return self.relay is not None or bool(self.sessions)
+
     def retire(self) -> None:
-        """Take no new clients; the socket closes with the last session."""
+        """Take no new clients; the socket closes with the last session, unless there is a relay again."""
         self.relay = None
         if not self.sessions:
             self._close()

@@ -10,7 +10,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -169,7 +169,8 @@ class Worker:
                 self._serve(listen, relay, sockets.get(listen))
         wanted = {listen for _, listens in mine for listen in listens}
         for listen in [each for each in self.listeners if each not in wanted]:
-            self.listeners.pop(listen).retire()
+            self.listeners[listen].retire()
+        self._forget_closed(wanted)
         await _cancel(old_upkeep)
 
     def _listens(self, relay: RelayConfig) -> tuple[ListenAddress, ...]:
@@ -178,6 +179,7 @@ class Worker:
         )
 
     def _bind_new(self, listens: list[ListenAddress]) -> list[tuple[ListenAddress, Any]]:
+        self._forget_closed(self.listeners.keys())
         reuse_port = self.engine.workers > 1  # not the file's number, which a reload does not change
         with contextlib.ExitStack() as undo:
             bound = []
@@ -188,6 +190,14 @@ class Worker:
                     undo.callback(bound[-1][1].close)
             undo.pop_all()
         return bound
+
+    def _forget_closed(self, wanted: Collection[ListenAddress]) -> None:
+        """Forget the listeners that are not wanted; one of UDP not before its last session has ended."""
+        self.listeners = {
+            listen: listener
+            for listen, listener in self.listeners.items()
+            if (listener.is_open if isinstance(listener, UdpListener) else listen in wanted)
+        }
 
     def _make(self, config: RelayConfig) -> Relay:
         limits = self._limits.get(config.name)

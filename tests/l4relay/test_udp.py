@@ -193,6 +193,28 @@ async def test_source_hash_keeps_a_client_on_its_endpoint(start_relay: Any, star
     assert len(answers) == 1
 
 
+async def test_a_listener_that_is_taken_out_and_put_back_keeps_its_sessions(
+    start_relay: Any, start_echo: StartEcho, free_ports: list[int]
+) -> None:
+    upstream = await start_echo()
+    tables = [
+        f'[[relay]]\nname = "{port}"\nlisten = "udp://127.0.0.1:{port}"\nendpoints = ["{upstream.address}"]\n'
+        for port in free_ports
+    ]
+    relay = await start_relay("".join(tables))
+    with Client(free_ports[0]) as client, Client(free_ports[0]) as another:
+        assert await client.ask(b"1") == b"1"
+        relay.path.write_text(tables[1])
+        assert await relay.worker.reload()
+        another.sock.send(b"nobody takes it")
+        assert await client.ask(b"2") == b"2"
+        relay.path.write_text("".join(tables))
+        assert await relay.worker.reload()
+        assert await another.ask(b"3") == b"3"
+        assert await client.ask(b"4") == b"4"
+    assert len(upstream.peers) == 2
+
+
 @pytest.mark.timeout(180)  # 15 s of CPU
 async def test_200000_client_ports_in_a_row_leave_nothing(
     start_relay: Any, start_echo: StartEcho, until: Any
