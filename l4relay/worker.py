@@ -92,6 +92,8 @@ class Worker:
             async with asyncio.TaskGroup() as tasks:
                 running = [tasks.create_task(each) for each in (self._tick_forever(), self._watch_file())]
                 await self._stopped.wait()
+                async with self._reloading:  # one that is under way would listen again
+                    self._stop_listening()
                 await self._drain()
                 for task in running:
                     task.cancel()
@@ -130,9 +132,7 @@ class Worker:
     async def close(self) -> None:
         """Close everything at once."""
         await _cancel(self._upkeep)
-        for listener in self.listeners.values():
-            listener.retire()
-        self.listeners.clear()
+        self._stop_listening()
         for relay in self._all_relays():
             relay.close_all("stopped")
         self.engine.log.flush()
@@ -270,10 +270,12 @@ class Worker:
                 self._reload_wanted.clear()
                 await self.reload()
 
-    async def _drain(self) -> None:
+    def _stop_listening(self) -> None:
         for listener in self.listeners.values():
             listener.retire()
         self.listeners.clear()
+
+    async def _drain(self) -> None:
         active = sum(relay.active for relay in self._all_relays())
         if active:
             _log.info("draining %d connections for at most %g s", active, self._config.process.drain)

@@ -104,24 +104,81 @@ def test_a_name_that_is_resolved_again_keeps_its_slow_start() -> None:
     assert endpoint.weight == 0.1
 
 
+class Nameserver:
+    """Gives one answer after the other."""
+
+    def __init__(self, *answers: Resolution) -> None:
+        self.answers = list(answers)
+        self.gate = asyncio.Event()
+        self.asked = 0
+
+    def __call__(self) -> "Nameserver":
+        return self
+
+    async def resolve(self, host: str, port: int) -> Resolution:
+        self.asked += 1
+        if not self.answers:
+            await self.gate.wait()
+            raise ResolveError("no nameserver answers", 60.0)
+        return self.answers.pop(0)
+
+
 async def test_a_reload_while_no_nameserver_answers_keeps_the_addresses(
     start_relay: Any, start_server: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answers = [Resolution(("127.0.0.1",), 60.0)]
-
-    class Nameserver:
-        async def resolve(self, host: str, port: int) -> Resolution:
-            if not answers:
-                raise ResolveError("no nameserver answers", 60.0)
-            return answers.pop()
-
-    monkeypatch.setattr("l4relay.worker.Resolver", Nameserver)
+    nameserver = Nameserver(Resolution(("127.0.0.1",), 60.0))
+    nameserver.gate.set()
+    monkeypatch.setattr("l4relay.worker.Resolver", nameserver)
     port = (await start_server()).rpartition(":")[2]
     relay = await start_relay(endpoints=[f"service.example:{port}"])
     assert await relay.exchange() == b"hello"
     relay.path.write_text(relay.path.read_text() + 'idle_timeout = "60s"\n')
     assert await relay.worker.reload()
     assert await relay.exchange() == b"hello"
+
+
+async def test_a_name_is_asked_for_again_when_its_time_is_over(
+    start_relay: Any, start_server: Any, until: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def say_second(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.write(b"second")
+
+    port = (await start_server()).rpartition(":")[2]
+    await start_server(say_second, address=f"127.0.0.2:{port}")
+    nameserver = Nameserver(Resolution(("127.0.0.1",), 0.2), Resolution(("127.0.0.2",), 60.0))
+    monkeypatch.setattr("l4relay.worker.Resolver", nameserver)
+    relay = await start_relay(endpoints=[f"service.example:{port}"])
+    assert await relay.exchange() == b"hello"
+    await until(lambda: relay.relay()["endpoints"][0]["address"] == f"127.0.0.2:{port}")
+    assert await relay.exchange() == b"second"
+
+
+async def test_a_stop_that_meets_a_reload_drains_all_the_same(
+    start_relay: Any, start_server: Any, until: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nameserver = Nameserver()
+    monkeypatch.setattr("l4relay.worker.Resolver", nameserver)
+    address = await start_server()
+    relay = await start_relay(endpoints=[address])
+    port = relay.port
+    reader, writer = await relay.connect()
+    writer.write(b"x")
+    assert await reader.read(1) == b"x"
+    relay.path.write_text(relay.path.read_text().replace(address, "service.example:1"))
+    reloading = asyncio.create_task(relay.worker.reload())
+    await until(lambda: nameserver.asked == 1)
+    relay.worker.stop()
+    await asyncio.sleep(0)
+    nameserver.gate.set()
+    assert await reloading
+    await until(lambda: not relay.worker.listeners)
+    with pytest.raises(ConnectionError):
+        await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"y")
+    assert await reader.read(1) == b"y"
+    writer.close()
+    await until(lambda: relay.relay()["ended"] == {"client_closed": 1})
 
 
 async def test_a_dead_endpoint_is_found_and_found_again(
