@@ -137,6 +137,42 @@ async def test_200_mb_one_way(start_relay: Any, start_server: Any, direction: st
     assert (line[direction], line["end"]) == (LARGE << 20, "client_closed")
 
 
+@pytest.mark.parametrize("splice", [True, False])
+async def test_a_reader_that_stops_in_the_middle_is_idle(
+    start_relay: Any, start_server: Any, until: Any, splice: bool
+) -> None:
+    """Bytes are stuck on the way; what they took is given back."""
+
+    async def pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            writer.write(CHUNK)
+            await writer.drain()
+
+    relay = await start_relay(endpoints=[await start_server(pour)], splice=splice, idle_timeout="300ms")
+    before = open_descriptors()
+    reader, writer = await relay.connect()
+    received = len(await reader.readexactly(8 << 20))
+    [line] = await relay.ended()
+    assert line["end"] == "idle_timeout"
+    assert line["received"] > received
+    writer.transport.abort()
+    await until(lambda: open_descriptors() <= before)
+
+
+async def test_established_connections_keep_their_settings(start_relay: Any, start_server: Any) -> None:
+    relay = await start_relay(endpoints=[await start_server()], idle_timeout="500ms")
+    old = await relay.connect()
+    relay.path.write_text(relay.path.read_text().replace("500ms", "1h"))
+    assert await relay.worker.reload()
+    new = await relay.connect()
+    assert await asyncio.wait_for(old[0].read(), 5) == b""
+    new[1].write(b"x")
+    assert await new[0].read(1) == b"x"
+    for _, writer in (old, new):
+        writer.close()
+    assert [line["end"] for line in await relay.ended(2)] == ["idle_timeout", "client_closed"]
+
+
 async def test_a_reset_is_passed_on(start_relay: Any, start_server: Any) -> None:
     async def reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"half of it")
