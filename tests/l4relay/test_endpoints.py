@@ -195,6 +195,27 @@ async def test_a_dead_endpoint_is_found_and_found_again(
     await until(lambda: relay.relay()["endpoints"][0]["state"] == "up")
 
 
+async def test_an_endpoint_that_refuses_clients_is_left_alone_for_a_while(
+    start_relay: Any, start_server: Any, refused_address: str, until: Any
+) -> None:
+    relay = await start_relay(
+        endpoints=[refused_address, await start_server()],
+        outlier={"consecutive_failures": 2, "eject_for": "300ms"},
+    )
+
+    def state() -> Any:
+        return relay.relay()["endpoints"][0]["state"]
+
+    while state() == "up":
+        assert await relay.exchange() == b"hello"
+    failures = relay.relay()["endpoints"][0]["failures"]
+    assert (state(), failures) == ("ejected", 2)
+    for _ in range(4):
+        assert await relay.exchange() == b"hello"
+    assert relay.relay()["endpoints"][0]["failures"] == 2
+    await until(lambda: state() == "up")
+
+
 @pytest.mark.parametrize(("expect", "state"), [("+PONG", "up"), ("-ERR", "down")])
 async def test_a_check_compares_the_answer(
     start_relay: Any, start_server: Any, until: Any, expect: str, state: str

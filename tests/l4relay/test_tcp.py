@@ -25,6 +25,19 @@ async def test_bytes_and_ends_pass_both_ways(start_relay: Any, start_server: Any
     assert relay.relay()["active"] == 0
 
 
+async def test_keep_alive_and_no_delay_on_both_sides(start_relay: Any, start_server: Any) -> None:
+    relay = await start_relay(endpoints=[await start_server()])
+    reader, writer = await relay.connect()
+    writer.write(b"x")
+    assert await reader.read(1) == b"x"
+    [connection] = relay.worker.relays[0].flowing
+    for sock in (connection._flow.client, connection._flow.upstream):
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    writer.close()
+    await relay.ended()
+
+
 async def test_the_endpoint_may_speak_first_and_end_first(start_relay: Any, start_server: Any) -> None:
     async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"220 ready")
