@@ -135,7 +135,7 @@ class Worker:
         self._stop_listening()
         for relay in self._all_relays():
             relay.close_all("stopped")
-        self.engine.log.flush()
+        self.engine.log.close()
         self.engine.pipes.close()
         self.engine.poller.shut_down()
 

@@ -4,14 +4,16 @@ import json
 import os
 import threading
 
+import pytest
+
 from l4relay.access_log import AccessLog
 
 LINES = 2_000
 
 
-def write_lines(fd: int, relay: str) -> None:
+def write_lines(fd: int, relay: str, count: int = LINES) -> AccessLog:
     log = AccessLog(fd)
-    for number in range(LINES):
+    for number in range(count):
         log.write(
             kind="tcp",
             relay=relay,
@@ -23,12 +25,40 @@ def write_lines(fd: int, relay: str) -> None:
             duration_s=0.5,
             end="client_closed",
         )
-    log.flush()
+    return log
+
+
+def write_and_close(fd: int, relay: str) -> None:
+    write_lines(fd, relay).close()
+
+
+@pytest.mark.timeout(20)
+def test_nobody_who_reads_stops_nothing_and_is_told_what_is_lost(caplog: pytest.LogCaptureFixture) -> None:
+    reading, writing = os.pipe()
+    log = write_lines(writing, "one", count=100_000)
+    written: list[bytes] = []
+
+    def read_all() -> None:
+        while segment := os.read(reading, 1 << 16):
+            written.append(segment)
+
+    reader = threading.Thread(target=read_all)
+    reader.start()
+    log.close()
+    os.close(writing)
+    reader.join()
+    os.close(reading)
+    lines = [json.loads(line) for line in b"".join(written).splitlines()]
+    assert 10_000 < len(lines) < 100_000
+    assert [line["sent"] for line in lines] == list(range(len(lines)))
+    assert f"{100_000 - len(lines)} lines of the access log are lost" in caplog.text
 
 
 def test_lines_of_several_workers_in_one_pipe_stay_whole() -> None:
     reading, writing = os.pipe()
-    workers = [threading.Thread(target=write_lines, args=(writing, name)) for name in ("one", "two", "three")]
+    workers = [
+        threading.Thread(target=write_and_close, args=(writing, name)) for name in ("one", "two", "three")
+    ]
     for worker in workers:
         worker.start()
     read: list[bytes] = []
