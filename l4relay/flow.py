@@ -287,7 +287,9 @@ class Flow:
 
     def fail(self, direction: Direction, error: OSError) -> None:
         """End the flow because of a socket's error; the other side is reset, not ended as if whole."""
-        failed = direction.sink if _has_failed(direction.sink) else direction.source
+        # Only writing gives EPIPE; and of a Unix socket the kernel does not tell what TCP_INFO does.
+        sink_failed = error.errno == errno.EPIPE or _has_failed(direction.sink)
+        failed = direction.sink if sink_failed else direction.source
         side, other = ("client", self.upstream) if failed is self.client else ("endpoint", self.client)
         abort_on_close(other)
         self._on_end(f"{side}_timed_out" if error.errno == errno.ETIMEDOUT else f"{side}_reset")

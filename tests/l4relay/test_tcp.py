@@ -293,6 +293,33 @@ async def test_unix_sockets_on_both_sides(start_relay: Any, tmp_path: Path) -> N
     assert line["sent"] == line["received"] == len(message)
 
 
+@pytest.mark.parametrize("splice", [True, False])
+async def test_an_endpoint_s_unix_socket_that_fails_is_the_endpoint_s_reset(
+    start_relay: Any, tmp_path: Path, splice: bool
+) -> None:
+    """And the client is reset, so that half an answer does not look like a whole one."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(10)
+        writer.write(b"half")
+        await writer.drain()
+        writer.transport.abort()
+
+    server = await asyncio.start_unix_server(serve, tmp_path / "up")
+    relay = await start_relay(endpoints=[f"unix:{tmp_path}/up"], splice=splice)
+    reader, writer = await relay.connect()
+    with contextlib.suppress(ConnectionResetError):
+        for _ in range(1000):
+            writer.write(b"x" * 65536)
+            await writer.drain()
+    with pytest.raises(ConnectionResetError):
+        await reader.read()
+    [line] = await relay.ended()
+    assert line["end"] == "endpoint_reset"
+    writer.close()
+    server.close()
+
+
 async def test_5000_connections_leave_nothing(start_relay: Any, start_server: Any, until: Any) -> None:
     relay = await start_relay(endpoints=[await start_server()])
     await relay.exchange()
