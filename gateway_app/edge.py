@@ -136,12 +136,15 @@ class Edge:
             raise GatewayError(Cause.FIELDS_TOO_LARGE, f"more than {MAX_FIELDS_BYTES} bytes of fields")
 
         http_version: str = scope["http_version"]
-        host = found.pop(b"host", None)
-        if host is None or b"," in host or b":authority" in found:
-            host = checked_host(host, found, http_version)
         via = self._via.get(http_version)
         if via is None:
-            raise GatewayError(Cause.MALFORMED, f"HTTP/{http_version} is not spoken here")
+            if http_version != "1":
+                raise GatewayError(Cause.MALFORMED, f"HTTP/{http_version} is not spoken here")
+            scope["http_version"] = http_version = "1.0"  # granian's name for it
+            via = self._via[http_version]
+        host = found.pop(b"host", None)
+        if not host or b"," in host or b":authority" in found:
+            host = checked_host(host, found, http_version)
         if found:
             fields = checked_fields(found, fields, exchange, http_version)
             if b"via" in found:

@@ -22,17 +22,19 @@ _MAX_LENGTH_DIGITS: Final = 18
 def checked_host(host: bytes | None, found: dict[bytes, bytes], http_version: str) -> bytes:
     """Return the request's only host; `found` loses :authority. RFC 9112 3.2, RFC 9113 8.3.1.
 
+    An empty one is none: no http URL has it (RFC 9110 4.2.1), and granian says so of a request without Host.
+
     Raises:
         GatewayError: there is none, or more than one.
 
     """
     authority = found.pop(b":authority", None)
     if host is None:
-        if authority is None and http_version == "1.1":
-            raise GatewayError(Cause.MALFORMED, "there is no Host field")
         host = authority or b""
     elif authority is not None and authority.lower() != host.lower():
         raise GatewayError(Cause.MALFORMED, "Host and :authority differ")
+    if not host and http_version == "1.1":
+        raise GatewayError(Cause.MALFORMED, "there is no Host field, or nothing in it")
     if b"," in host:
         raise GatewayError(Cause.MALFORMED, "there is more than one host")
     return host

@@ -235,6 +235,7 @@ def test_via_is_appended_and_finds_loops(edge: Edge) -> None:
     "fields",
     [
         (),
+        ((b"host", b""),),
         (HOST, HOST),
         ((b"host", b"a, b"),),
         (HOST, (b":authority", b"other")),
@@ -293,6 +294,14 @@ def test_http_1_0_needs_no_host(edge: Edge) -> None:
     assert fields[b"host"] == b""
     assert b"x-forwarded-host" not in fields
     assert fields[b"via"] == b"1.0 gw-1"
+
+
+def test_granian_calls_http_1_0_by_another_name(edge: Edge) -> None:
+    scope = scope_of((b"expect", b"100-continue"), http_version="1")
+    fields = sent_on(edge, scope)
+    assert fields[b"via"] == b"1.0 gw-1"
+    assert b"expect" not in fields
+    assert scope["http_version"] == "1.0", "for the access log"
 
 
 def test_authority_is_a_host(edge: Edge) -> None:

@@ -34,6 +34,7 @@ REFUSED = {
     "coding in HTTP/1.0": b"POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
     + SMUGGLED,
     "no host": b"GET / HTTP/1.1\r\n\r\n",
+    "empty host": b"GET / HTTP/1.1\r\nHost: \r\n\r\n",
     "two hosts": GET + b"Host: b\r\n\r\n",
     "host with user": b"GET / HTTP/1.1\r\nHost: user@a\r\n\r\n",
     "host with path": b"GET / HTTP/1.1\r\nHost: a/b\r\n\r\n",
@@ -75,7 +76,7 @@ REFUSED = {
     "TLS hello": bytes.fromhex("160301002e0100002a0303") + b"\0" * 35 + b"\r\n\r\n",
 }
 MADE_SOUND_BY_SERVER = {
-    "granian": {"length and coding", "coding and length", "fragment", "other scheme", "no host"},
+    "granian": {"length and coding", "coding and length", "fragment", "other scheme"},
     "hypercorn": {"control byte in a value"},
 }
 """What a server repairs before the gateway can see it: one request may come of it, and no second one."""
@@ -111,6 +112,16 @@ def test_it_is_refused(name: str, recorded_gateway: Any, recording_backend: Any)
         assert arrived == []
         refusals = (b"HTTP/1.1 4", b"HTTP/1.0 4", b"HTTP/1.1 501", b"HTTP/1.1 505", b"\0\0")
         assert answer == b"" or answer.startswith(refusals), answer
+
+
+@pytest.mark.parametrize("fields", [b"", b"Host: a\r\n"])
+def test_http_1_0_is_spoken(recorded_gateway: Any, recording_backend: Any, fields: bytes) -> None:
+    """nginx and many a health check ask so."""
+    recording_backend.requests.clear()
+    answer = exchange(recorded_gateway.port, b"GET / HTTP/1.0\r\n" + fields + b"\r\n")
+    assert answer.startswith((b"HTTP/1.1 200", b"HTTP/1.0 200")), answer
+    (head,) = recording_backend.requests
+    assert b"via: 1.0 " in head
 
 
 def test_a_sound_request_passes(recorded_gateway: Any, recording_backend: Any) -> None:
