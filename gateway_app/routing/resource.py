@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar
 
+from gateway_app.routing.target import USUAL_METHODS
+
 if TYPE_CHECKING:
     from gateway_app.routing.host import HostReader
     from gateway_app.routing.match import Matched, Rule
@@ -57,7 +59,7 @@ class ResourceReader(Generic[T]):
             GatewayError: the target or the host is malformed.
 
         """
-        if query or method == "CONNECT":
+        if query or method not in USUAL_METHODS:
             self._targets.check(method, raw_path, query)
         resource = self._seen.get((host, raw_path))
         if resource is None:

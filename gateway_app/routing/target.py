@@ -23,6 +23,9 @@ Treatment = Literal["refuse", "keep"]
 MAX_TARGET_BYTES: Final = 8192
 """RFC 9112 3 asks for 8000 octets at least; longer is answered with 414."""
 
+USUAL_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
+"""Methods that need no `TargetReader.check`."""
+
 _VISIBLE: Final = bytes(range(0x21, 0x7F))
 _PLAIN: Final = bytes(byte for byte in _VISIBLE if byte not in b"%;\\#?")
 """Bytes that stand in a path for themselves and need no second look."""
@@ -90,7 +93,7 @@ class TargetReader:
         return self._read(method, raw_path, query)
 
     def check(self, method: str, raw_path: bytes, query: bytes) -> None:
-        """Check what does not depend on the path's form. Raises TargetError."""
+        """Check the method and the query, which do not depend on the path's form. Raises TargetError."""
         if query:
             if query.translate(None, _IN_QUERY):
                 raise _unusable("query", query, _IN_QUERY)
@@ -98,6 +101,8 @@ class TargetReader:
                 raise _too_long()
         if method == "CONNECT":
             raise TargetError(Cause.MALFORMED, "CONNECT is not served here")
+        if method != method.upper():  # to us "post" is another method than POST, to many backends it is not
+            raise TargetError(Cause.MALFORMED, "a method is written in capitals")
 
     def normalise(self, raw_path: bytes) -> bytes:
         """Return an absolute path in its normal form.

@@ -60,6 +60,7 @@ REFUSED = {
     "asterisk for GET": b"GET * HTTP/1.1\r\nHost: a\r\n\r\n",
     "relative target": b"GET a/b HTTP/1.1\r\nHost: a\r\n\r\n",
     "other scheme": b"GET ftp://a/b HTTP/1.1\r\nHost: a\r\n\r\n",
+    "lower-case method": b"get / HTTP/1.1\r\nHost: a\r\n\r\n",
     "CONNECT": b"CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n",
     "space in target": b"GET /a b HTTP/1.1\r\nHost: a\r\n\r\n",
     "over-long target": b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
@@ -77,7 +78,7 @@ REFUSED = {
 }
 MADE_SOUND_BY_SERVER = {
     "granian": {"length and coding", "coding and length", "fragment", "other scheme"},
-    "hypercorn": {"control byte in a value"},
+    "hypercorn": {"control byte in a value", "lower-case method"},
 }
 """What a server repairs before the gateway can see it: one request may come of it, and no second one."""
 

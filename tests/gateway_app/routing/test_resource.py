@@ -56,7 +56,7 @@ def test_many_rules_for_one_path_are_not_remembered() -> None:
 def test_the_query_is_checked_each_time() -> None:
     reader, _ = reader_of(Match(path="/*"))
     reader.read("GET", b"a.example", b"/a", b"x=1")
-    for method, query in (("GET", b"a\nb"), ("CONNECT", b"")):
+    for method, query in (("GET", b"a\nb"), ("CONNECT", b""), ("get", b""), ("Post", b"x=1")):
         with pytest.raises(GatewayError) as error:
             reader.read(method, b"a.example", b"/a", query)
         assert error.value.cause is Cause.MALFORMED
