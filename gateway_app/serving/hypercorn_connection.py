@@ -7,6 +7,7 @@ which they became idle, and one timer a second closes those that have been idle 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,7 +19,7 @@ from gateway_app.serving.proxy_header import STATE_KEY, Told, read_header
 from l4relay.proxy_protocol import ProxyProtocolError
 
 if TYPE_CHECKING:
-    import asyncio
+    from collections.abc import Iterator
 
     from hypercorn.asyncio.task_group import TaskGroup
     from hypercorn.config import Config
@@ -50,27 +51,30 @@ class IdleConnections:
         """Count them."""
         return len(self._idle_since)
 
+    def __iter__(self) -> Iterator[Connection]:
+        """Yield them, the longest idle first."""
+        return iter(self._idle_since)
+
     def add(self, connection: Connection) -> None:
         """Take note that `connection` waits for a request from now on; while the worker stops, close it."""
-        if self._is_stopping:
-            connection.end()
-            return
         self._idle_since.pop(connection, None)
         self._idle_since[connection] = connection.loop.time()
-        if self._timer is None:
+        if self._is_stopping:
+            connection.end()
+        elif self._timer is None:
             self._sweep_later(connection.loop)
 
-    def discard(self, connection: Connection) -> None:
-        """Take note that a request has come, or that the connection is closed."""
-        self._idle_since.pop(connection, None)
+    def discard(self, connection: Connection) -> bool:
+        """Take note that a request has come, or that the connection is closed; say whether it was idle."""
+        return self._idle_since.pop(connection, None) is not None
 
     def close(self) -> None:
         """Close them all, and from now on each that becomes idle."""
         self._is_stopping = True
         if self._timer is not None:
             self._timer.cancel()
-        while self._idle_since:
-            self._idle_since.popitem()[0].end()
+        for connection in self._idle_since:
+            connection.end()
 
     def _sweep_later(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = loop.call_later(self._sweep_s, self._sweep, loop)
@@ -79,12 +83,10 @@ class IdleConnections:
         """Close those whose time is over; come back while there are others."""
         self._timer = None
         over = loop.time() - self._keep_alive_s
-        while self._idle_since:
-            connection = next(iter(self._idle_since))
-            if self._idle_since[connection] > over:
+        for connection, idle_since in self._idle_since.items():
+            if idle_since > over:
                 self._sweep_later(loop)
                 return
-            del self._idle_since[connection]
             connection.end()
 
 
@@ -145,8 +147,19 @@ class Connection(TCPServer):
         await super()._close()
 
     def end(self) -> None:
-        """Close the connection, on which no request is under way."""
-        self._task_group.spawn(self._initiate_server_close)
+        """Close the connection soon, unless a request that has arrived already comes before."""
+        self._task_group.spawn(self._end_if_idle)
+
+    async def _end_if_idle(self) -> None:
+        transport: Any = self.writer.transport  # reads, too
+        if transport.is_closing():
+            return
+        transport.pause_reading()
+        await asyncio.sleep(0)  # what has been read from the socket is looked at now
+        if self._idle.discard(self):
+            await self._initiate_server_close()
+        else:
+            transport.resume_reading()
 
 
 def use_for(config: Config, idle: IdleConnections, expects_header: IsExpected) -> None:

@@ -140,6 +140,27 @@ async def test_a_stop_closes_idle_connections_at_once_and_lets_a_request_finish(
         writer.close()
 
 
+@pytest.mark.parametrize("arrives_first", [True, False])
+async def test_a_request_that_arrives_with_the_stop_is_answered(
+    serving: Serving, arrives_first: bool
+) -> None:
+    async with serving(60) as server, asyncio.timeout(5):
+        server.may_answer.set()
+        reader, writer = await server.connect()
+        writer.write(GET)
+        await reader.readuntil(b"ok")
+        (connection,) = server.idle
+        if arrives_first:
+            connection.reader.feed_data(GET)  # read from the socket, and looked at by nobody yet
+        server.stop.set()
+        server.idle.close()
+        if not arrives_first:
+            connection.reader.feed_data(GET)
+        assert b"200" in await reader.readuntil(b"ok")
+        assert await reader.read() == b""
+        writer.close()
+
+
 async def test_a_client_that_leaves_is_forgotten(serving: Serving) -> None:
     async with serving(60) as server, asyncio.timeout(5):
         server.may_answer.set()
