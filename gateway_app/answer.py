@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from contextlib import suppress
 from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
@@ -33,6 +34,7 @@ _FRAMING_LOST: Final = frozenset(
         Cause.BODY_TOO_LARGE,
         Cause.FIELDS_TOO_LARGE,
         Cause.CLIENT_CLOSED,
+        Cause.DRAINING,
     }
 )
 
@@ -110,6 +112,16 @@ async def answer_error(exchange: Exchange, scope: Scope, send: Send, error: Exce
         await _refuse_websocket(exchange, scope, send, failure)
     else:
         await send_problem(scope, send, failure.cause, failure.detail, failure.headers)
+
+
+async def answer_cancelled(exchange: Exchange, scope: Scope, send: Send) -> None:
+    """Answer a request that the server cancels, which it does when the time to drain is over.
+
+    Nothing is raised, so that the cancellation can go on; an answer that has begun stays cut off.
+    """
+    cut = GatewayError(Cause.DRAINING, "not finished when the server stopped")
+    with suppress(Exception):  # the cut itself, or a client that has gone
+        await answer_error(exchange, scope, send, cut)
 
 
 async def _refuse_websocket(exchange: Exchange, scope: Scope, send: Send, failure: GatewayError) -> None:

@@ -5,10 +5,11 @@ What a worker holds between requests (snapshot, backends, metrics) is `worker.Wo
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from gateway_app.answer import answer_error, dated_send, edge_send
+from gateway_app.answer import answer_cancelled, answer_error, dated_send, edge_send
 from gateway_app.config.errors import ConfigErrors
 from gateway_app.problem import Cause, GatewayError
 from gateway_app.request_framing import bound_receive
@@ -70,6 +71,9 @@ class Gateway:
             if route is None:
                 route, receive = await _find_route_by_body(snapshot, exchange, scope, receive)
             await route.app(scope, receive, answer)
+        except asyncio.CancelledError:
+            await answer_cancelled(scope["gateway"], scope, self._edge_send(scope["gateway"], send))
+            raise
         except Exception as error:  # the edge of a request: nothing may escape unanswered
             exchange = scope["gateway"]
             await answer_error(exchange, scope, self._edge_send(exchange, send), error)

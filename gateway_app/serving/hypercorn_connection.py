@@ -133,7 +133,13 @@ class Connection(TCPServer):
             )
             if told.connection_id:
                 self.state = type(self.state)({**self.state, STATE_KEY: told.connection_id})
-        await super().run()
+        try:
+            await super().run()
+        except asyncio.CancelledError:
+            # At the end of the drain time hypercorn waits for this task's end, however it ends. Of one that
+            # ends cancelled Python 3.11's streams log a traceback.
+            if not self.context.terminated.is_set():
+                raise
 
     async def protocol_send(self, event: Event) -> None:
         """Write, unless it is nothing: the end of a body of known length has no bytes."""

@@ -25,7 +25,7 @@ listen = "127.0.0.1:ADMIN_PORT"
 endpoints = ["http://127.0.0.1:ENDPOINT"]
 [[routes]]
 name = "slow"
-match = { path = "/slow" }
+match = { path = "/slow/*" }
 backend = "slow"
 [[routes]]
 name = "quick"
@@ -34,7 +34,10 @@ respond = { body = "quick" }
 
 
 class HeldEndpoint:
-    """Answers each request with half of a body at once, and with the rest when it is released."""
+    """Answers each request with half of a body at once, and with the rest when it is released.
+
+    For /slow/silent there is nothing at once.
+    """
 
     def __init__(self) -> None:
         self.arrived = threading.Event()
@@ -54,8 +57,8 @@ class HeldEndpoint:
 
     def _answer(self, connection: socket.socket) -> None:
         with connection:
-            connection.recv(65536)
-            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nfirst")
+            if b"/slow/silent" not in connection.recv(65536):
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nfirst")
             self.arrived.set()
             connection.settimeout(0.01)
             while not self.released.is_set():
@@ -125,6 +128,22 @@ def test_what_runs_longer_than_drain_is_cut(serve_gateway: Any, endpoint: HeldEn
         with pytest.raises((http.client.IncompleteRead, ConnectionError)):
             answer.read()
     assert endpoint.left.wait(5)
+
+
+def test_who_has_no_answer_when_drain_is_over_is_told_so(serve_gateway: Any, endpoint: HeldEndpoint) -> None:
+    """Under hypercorn; granian kills its workers."""
+    gateway = serve_gateway(config(endpoint, "500ms"))
+    with closing(http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=20)) as client:
+        client.request("GET", "/slow/silent")
+        assert endpoint.arrived.wait(10)
+        gateway.process.terminate()
+        answer = client.getresponse()
+        assert answer.status == 503
+        assert answer.getheader("connection") == "close"
+        assert json.loads(answer.read())["cause"] == "draining"
+    assert gateway.process.wait(8) == 0
+    assert [(line["status"], line["error"]) for line in gateway.access_log()] == [(503, "draining")]
+    assert "Traceback" not in gateway.log.read_text()
 
 
 @pytest.mark.parametrize("server", SERVERS)
