@@ -10,17 +10,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
-from urllib.parse import urlsplit
 
 from gateway_app.answer import answer_error, edge_send
 from gateway_app.edge import Edge
 from gateway_app.observe.metrics import Metrics
 from gateway_app.request_framing import bound_receive
-from gateway_app.routing.json_body import UNPARSABLE, parse_body
+from gateway_app.routing.json_body import LOOK_AHEAD_BYTES, UNPARSABLE, parse_body
 from gateway_app.snapshot import compile_snapshot
 from gateway_app.upstream.forwarder import upstream_target
 
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 DEFAULT_HOST: Final = "localhost"
 """The host of a request whose URL is only a path."""
 
+_ABSOLUTE: Final = re.compile(r"(https?)://([^/]+)(/.*)?", re.IGNORECASE | re.DOTALL)
 _PSEUDONYM: Final = "dry-run"
 _LONGEST_S: Final = 5.0
 """A middleware that does not come to an end by then waits for something that a dry run cannot give."""
@@ -50,7 +51,7 @@ class ImaginedRequest:
 
     Attributes:
         method: as on the wire.
-        url: absolute, or a path with its query.
+        url: absolute, a path with its query, or "*".
         headers: fields in order; Host is taken from the URL where it is not among them.
         cookies: sent as one Cookie field.
         body: None sends none.
@@ -85,24 +86,27 @@ class ImaginedRequest:
             ValueError: the URL is none.
 
         """
-        url = urlsplit(self.url)
-        if url.scheme not in ("", "http", "https") or (not url.scheme and not self.url.startswith("/")):
-            raise ValueError(f'expected a URL such as "https://example.com/path" or a path, not {self.url!r}')
-        raw_path = self.url.partition("#")[0].partition("?")[0].encode()
-        if url.scheme:
-            raw_path = raw_path.partition(b"://")[2].partition(b"/")[2]
-            raw_path = b"/" + raw_path
+        path, _, query = self.url.partition("#")[0].partition("?")
+        scheme, host = "http", DEFAULT_HOST
+        if not path.startswith("/") and path != "*":
+            absolute = _ABSOLUTE.fullmatch(path)
+            if absolute is None:
+                raise ValueError(
+                    f'expected a URL such as "https://example.com/path" or a path, not {self.url!r}'
+                )
+            scheme, host, path = absolute[1].lower(), absolute[2], absolute[3] or "/"
+        raw_path = path.encode()
         return {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.4"},
             "http_version": "1.1",
             "method": self.method,
-            "scheme": url.scheme or "http",
-            "path": raw_path.decode(),
+            "scheme": scheme,
+            "path": path,
             "raw_path": raw_path,
-            "query_string": url.query.encode(),
+            "query_string": query.encode(),
             "root_path": "",
-            "headers": self._fields(url.netloc or DEFAULT_HOST),
+            "headers": self._fields(host),
             "client": (self.client, 0),
             "server": ("127.0.0.1", 0),
         }
@@ -203,7 +207,9 @@ class DryRun:
         edge = self.snapshot.edge
         send = _answer_recorder(outcome)
         receive = _body_of(request)
-        body = UNPARSABLE if request.body is None else parse_body(request.body)
+        body: object = UNPARSABLE
+        if request.body is not None and len(request.body) <= LOOK_AHEAD_BYTES:
+            body = parse_body(request.body)
         try:
             exchange = edge.admit(scope)
             send = edge_send(exchange, send)

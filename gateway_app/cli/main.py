@@ -20,6 +20,7 @@ from gateway_app.config.errors import ConfigErrors
 from gateway_app.config.load import load
 from gateway_app.config.model import GatewayConfig
 from gateway_app.config.schema import file_schema
+from gateway_app.config.values import checked_ip_address, checked_method
 from gateway_app.dry_run import DryRun, ImaginedRequest
 from gateway_app.expectations import failed_expectations
 from gateway_app.problem import PROXY_NAME
@@ -75,7 +76,7 @@ def schema() -> None:
 @app.command()
 def explain(
     method: Annotated[str, typer.Argument(help='As on the wire, such as "GET".')],
-    url: Annotated[str, typer.Argument(help="Absolute, or a path with its query.")],
+    url: Annotated[str, typer.Argument(help='Absolute, a path with its query, or "*".')],
     header: Annotated[list[str], typer.Option("--header", "-H", help='"name: value"; may be repeated.')] = [],  # noqa: B006 -- typer copies it
     cookie: Annotated[list[str], typer.Option("--cookie", "-b", help='"name=value"; may be repeated.')] = [],  # noqa: B006 -- typer copies it
     body: Annotated[str | None, typer.Option("--json", help="A JSON body.")] = None,
@@ -86,6 +87,11 @@ def explain(
 
     Nothing is sent.
     """
+    try:
+        checked_method(method)
+        checked_ip_address(client)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
     request = ImaginedRequest(
         method,
         url,

@@ -13,6 +13,7 @@ from gateway_app.config.values import (
     EndpointUrl,
     FilePath,
     HashKey,
+    HostField,
     Method,
     Name,
     RetryCause,
@@ -130,7 +131,7 @@ class BackendConfig(Table):
     """Requests that may wait for a connection to one endpoint; more are 503 at once."""
     keep_alive: Duration = 4.0
     """How long an idle connection is kept; less than what the endpoints do."""
-    host: Name = "pass"
+    host: HostField = "pass"
     """The Host field sent: "pass" is the client's, "endpoint" the endpoint's own, else this text."""
     transport: AppPath | None = None
     """"package.module:factory" of an httpx.AsyncBaseTransport that carries the requests."""

@@ -19,6 +19,7 @@ from gateway_app.config.quantities import Duration, Size
 from gateway_app.config.source import Source
 from gateway_app.config.values import (
     HttpStatus,
+    IpAddress,
     ListenAddress,
     Method,
     Name,
@@ -101,7 +102,7 @@ class MatchConfig(Table):
     """"api.example.com", or "*.example.com" for every name below it; without port."""
     path: Name | None = None
     """"/about", "/api/*" by whole segments, "/users/{id}", or "~^/v[12]/", a regular expression."""
-    methods: tuple[Method, ...] = ()
+    methods: Annotated[tuple[Method, ...], Field(min_length=1)] = ()
     """One of these."""
     headers: Mapping[str, str] = {}
     """Field name to value: "1", "~^v[12]$" or "*" for any; all must hold."""
@@ -149,14 +150,14 @@ class TestRequestConfig(Table):
     method: Method = "GET"
     """As on the wire."""
     url: Name
-    """Absolute, or a path with its query; the host is then "localhost"."""
+    """Absolute, a path with its query, or "*"; the host is then "localhost"."""
     headers: Mapping[str, str] = {}
     """Fields to send."""
     cookies: Mapping[str, str] = {}
     """Cookies to send."""
     json_body: Annotated[Any, Field(alias="json")] = None
     """A body, sent as JSON."""
-    client: Name = "127.0.0.1"
+    client: IpAddress = "127.0.0.1"
     """The IP address that it comes from."""
 
 

@@ -16,7 +16,9 @@ from pydantic import AfterValidator, Field, ValidationInfo
 
 from gateway_app.client_address import UNIX
 from gateway_app.config.errors import closest, nearest
-from l4relay.addresses import parse_address, parse_network
+from gateway_app.problem import GatewayError
+from gateway_app.routing.host import normalise_host
+from l4relay.addresses import ip_bytes, parse_address, parse_network
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 5.6.2
 _IMPORT_PATH: Final = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?:\.[^\W\d]\w*)*")
@@ -51,11 +53,29 @@ def _token(value: str) -> str:
     return value
 
 
-def _method(value: str) -> str:
+def checked_method(value: str) -> str:
+    """Return an HTTP method. Raises ValueError."""
     if not _TOKEN.fullmatch(value):
         raise ValueError('expected an HTTP method, such as "GET"')
     if value != value.upper():
         raise ValueError(f'methods are written in capitals: "{value.upper()}"')
+    return value
+
+
+def checked_ip_address(value: str) -> str:
+    """Return an IP address without a port. Raises ValueError."""
+    if ip_bytes(value) is None:
+        raise ValueError('expected an IP address, such as "192.0.2.7"')
+    return value
+
+
+def _host_field(value: str) -> str:
+    try:
+        normalise_host(value.encode())
+    except GatewayError as error:
+        raise ValueError(
+            'expected "pass", "endpoint" or a host, such as "users.internal" or "users.internal:8080"'
+        ) from error
     return value
 
 
@@ -158,7 +178,9 @@ Name = Annotated[str, Field(min_length=1)]
 ListenAddress = Annotated[str, AfterValidator(_listen_address)]
 TrustedProxy = Annotated[str, AfterValidator(_trusted_proxy)]
 Token = Annotated[str, AfterValidator(_token)]
-Method = Annotated[str, AfterValidator(_method)]
+Method = Annotated[str, AfterValidator(checked_method)]
+IpAddress = Annotated[str, AfterValidator(checked_ip_address)]
+HostField = Annotated[str, Field(min_length=1), AfterValidator(_host_field)]
 EndpointUrl = Annotated[str, AfterValidator(_endpoint_url)]
 AppPath = Annotated[str, AfterValidator(_app_path)]
 HashKey = Annotated[str, AfterValidator(_hash_key)]

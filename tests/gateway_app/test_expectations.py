@@ -7,6 +7,7 @@ import pytest
 from gateway_app.config.load import load_text
 from gateway_app.dry_run import DryRun, ImaginedRequest
 from gateway_app.expectations import failed_expectations
+from gateway_app.routing.json_body import LOOK_AHEAD_BYTES
 
 FILE = """
 [gateway]
@@ -61,6 +62,7 @@ async def problems_of(test: str) -> list[str]:
         'request = { method = "POST", url = "/b", json = "longer than allowed" }\nexpect = { status = 413 }',
         'request.url = "https://a.com/down"\nexpect = { status = 503, header = { Retry-After = "60" } }',
         'request.url = "/nowhere"\nexpect.status = 404',
+        'request = { url = "*", method = "OPTIONS" }\nexpect.status = 404',
         'request = { url = "/a/x", headers = { content-length = "x" } }\nexpect.status = 400',
     ],
 )
@@ -132,6 +134,18 @@ async def test_a_dry_run_tells_what_would_be_sent() -> None:
     assert fields["cookie"] == "c=1"
     assert fields["host"] == "Example.com"
     assert outcome.status == 0
+
+
+async def test_a_dry_run_takes_a_path_for_a_path_and_looks_no_further_ahead() -> None:
+    config = load_text(FILE)
+    large = b'{"tier": "gold", "x": "%b"}' % (b"x" * LOOK_AHEAD_BYTES)
+    with DryRun(config) as dry_run:
+        doubled = await dry_run.run(ImaginedRequest("GET", "//a"))
+        beyond = await dry_run.run(ImaginedRequest("POST", "/b", body=large))
+    assert doubled.forwarded is not None
+    assert dict(doubled.forwarded.headers)["host"] == "localhost"
+    assert beyond.route is not None
+    assert beyond.route.name == "b"
 
 
 async def test_a_middleware_that_fails_is_an_answer_of_500(

@@ -190,6 +190,10 @@ def test_explain_what_the_gateway_answers(file: Path) -> None:
     [
         (["GET", "blog"], "expected a URL"),
         (["GET", "ftp://example.com/"], "expected a URL"),
+        (["GET", "http:///x"], "expected a URL"),
+        (["get", "/"], 'methods are written in capitals: "GET"'),
+        (["G T", "/"], "expected an HTTP method"),
+        (["GET", "/", "--client", "me"], "expected an IP address"),
         (["GET", "/", "-H", "x"], 'expected "name:value"'),
         (["GET", "/", "-b", "=x"], 'expected "name=value"'),
     ],

@@ -211,6 +211,11 @@ def test_errors_of_settings(text: str, error: str) -> None:
             'health.path = "healthz"',
             'health.path: expected a path from the root, such as "/healthz", found "healthz"',
         ),
+        (
+            'host = "a b"',
+            'host: expected "pass", "endpoint" or a host, such as "users.internal" or "users.internal:8080", '
+            'found "a b"',
+        ),
         ('tls.ca = "missing.pem"', "tls.ca: there is no file 'missing.pem'"),
     ],
 )
@@ -277,6 +282,14 @@ def test_files_are_relative_to_the_directory_of_the_file(tmp_path: Path) -> None
                 '7: routes[1].match.json."/a": expected a text in quotes or a whole '
                 "number or a number or true or false, found a list"
             ],
+        ),
+        (
+            ROUTE + "match.methods = []",
+            ["7: routes[1].match.methods: expected at least 1 element(s), found an empty list"],
+        ),
+        (
+            '[[test]]\nname = "t"\nrequest = { url = "/", client = "me" }\nexpect.route = "r0"',
+            ['6: test[0].request.client: expected an IP address, such as "192.0.2.7", found "me"'],
         ),
         (
             ROUTE + '[[test]]\nname = "t"\nrequest.url = "/"\nexpect.route = "q"',
