@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Final
 
 from gateway_app.config.tables import table_of, tables_in, texts_in
 from l4relay.toml_lines import key_text
@@ -14,15 +15,31 @@ if TYPE_CHECKING:
     from gateway_app.config.source import Source
     from l4relay.toml_lines import KeyPath
 
+_ANY: Final = frozenset({"0.0.0.0", "[::]"})  # noqa: S104  # nothing is bound here
+_IS_NUMBER: Final = re.compile(r"[0-9.]+|\[[0-9a-f:.]+\]")
+
 
 def check_listeners(source: Source) -> Iterator[ConfigError]:
     """Yield an error for each address that is taken already; two relays are left to the relay's own check."""
-    owners: dict[str, KeyPath] = {}
+    owners: list[tuple[str, KeyPath]] = []
     for path, address in _addresses(source):
-        owner = owners.setdefault(address, path)
-        if owner != path and {owner[0], path[0]} != {"relay"}:
-            line = source.lines.of(owner)
-            yield source.error(path, f'"{address}" is taken already, by {key_text(owner)} in line {line}')
+        for taken, owner in owners:
+            if _overlap(address, taken) and {owner[0], path[0]} != {"relay"}:
+                line = source.lines.of(owner)
+                yield source.error(path, f'"{address}" is taken already, by {key_text(owner)} in line {line}')
+                break
+        owners.append((address, path))
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Whether only one of two addresses can be had: they are the same, or one is the whole machine's."""
+    if one == other:
+        return True
+    (host, _, port), (other_host, _, other_port) = one.rpartition(":"), other.rpartition(":")
+    is_number = _IS_NUMBER.fullmatch(host) and _IS_NUMBER.fullmatch(other_host)
+    is_one_family = host.startswith("[") == other_host.startswith("[")
+    is_any = not _ANY.isdisjoint({host, other_host})
+    return port == other_port and bool(is_number) and is_one_family and is_any
 
 
 def _addresses(source: Source) -> Iterator[tuple[KeyPath, str]]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import re
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import ValidationError
 
 from gateway_app.config.errors import listed
 from gateway_app.config.model import MatchConfig
-from gateway_app.config.tables import as_json, tables_in
-from gateway_app.routing.match import Entry, Match, problems_of
+from gateway_app.config.tables import as_json, table_of, tables_in
+from gateway_app.routing.match import Entry, Match, Problem, problems_of
 from gateway_app.routing.path import parse_path_pattern
 from gateway_app.routing.table import RouteTable
 
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
 
     from gateway_app.config.errors import ConfigError
     from gateway_app.config.source import Source
+
+_ENCODED_SLASH: Final = re.compile("%2F|%5C")  # as patterns are normalised
+_SLASHES_REFUSED: Final = (
+    'no request can reach it: %2F and %5C are refused unless gateway.encoded_slashes is "keep"'
+)
 
 
 def match_of(config: MatchConfig) -> Match:
@@ -51,11 +57,14 @@ def check_routes(source: Source) -> Iterator[ConfigError]:
     """
     entries: list[Entry[int]] = []
     are_sound = True
+    keeps_slashes = table_of(source.tables.get("gateway")).get("encoded_slashes") == "keep"
     for place, raw in tables_in(source.tables.get("routes")):
         match = _match(raw)
         if match is None:
             continue
         problems = problems_of(match)
+        if not problems and not keeps_slashes and _has_encoded_slash(match):
+            problems = (Problem(("path",), _SLASHES_REFUSED),)
         are_sound = are_sound and not problems
         for problem in problems:
             yield source.error(("routes", place, "match", *problem.key), problem.message)
@@ -68,6 +77,11 @@ def check_routes(source: Source) -> Iterator[ConfigError]:
                 ("routes", unreachable.entry.value),
                 f'no request can reach "{unreachable.entry.name}": {earlier} takes all of them',
             )
+
+
+def _has_encoded_slash(match: Match) -> bool:
+    pattern = parse_path_pattern(match.path)
+    return pattern.regex is None and _ENCODED_SLASH.search(str(pattern)) is not None
 
 
 def _match(raw: dict[str, Any]) -> Match | None:

@@ -214,6 +214,8 @@ def _parse_methods(problems: list[Problem], methods: tuple[str, ...]) -> frozens
         for method in methods
         if not _METHOD.fullmatch(method)
     ]
+    if "CONNECT" in methods:
+        problems.append(Problem(("methods",), "CONNECT is answered with 400, whatever routes there are"))
     return frozenset(methods)
 
 

@@ -18,6 +18,7 @@ _SAFE: Final = "".join(map(chr, range(0x21, 0x7F)))
 _ESCAPED_DOT: Final = re.compile("%2e", re.IGNORECASE)
 _PARAM: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}", re.ASCII)
 _LEADING_SEGMENTS: Final = re.compile(r"\^((?:/[A-Za-z0-9_~!@,:=&%'-]+)+/)(?![?*+{])", re.ASCII)
+_NO_LEADING_SLASH: Final = re.compile(r"\^[A-Za-z0-9_~!@,:=&%-](?![?*{])", re.ASCII)
 _ALTERNATIVE: Final = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|[(|)]", re.DOTALL)
 
 
@@ -163,9 +164,12 @@ def parse_path_pattern(text: str | None) -> PathPattern:
 
 def _parse_regex(text: str) -> PathPattern:
     try:
-        return PathPattern(PathKind.REGEX, text[1:], regex=re.compile(text[1:]))
+        pattern = PathPattern(PathKind.REGEX, text[1:], regex=re.compile(text[1:]))
     except (re.error, OverflowError, RecursionError) as error:
         raise ValueError(f"{text!r} is no regular expression: {error}") from error
+    if _NO_LEADING_SLASH.match(pattern.text) and not _has_alternatives(pattern.text):
+        raise ValueError(f'{text!r}: every path begins with "/"; did you mean "~^/{text[2:]}"?')
+    return pattern
 
 
 def _parse_template(text: str, body: str, has_tail: bool) -> PathPattern:

@@ -284,6 +284,17 @@ def test_files_are_relative_to_the_directory_of_the_file(tmp_path: Path) -> None
             ],
         ),
         (
+            ROUTE + 'match.path = "/a%2fb"',
+            [
+                "7: routes[1].match.path: no request can reach it: %2F and %5C are refused unless "
+                'gateway.encoded_slashes is "keep"'
+            ],
+        ),
+        (
+            ROUTE + 'match.methods = ["CONNECT"]',
+            ["7: routes[1].match.methods: CONNECT is answered with 400, whatever routes there are"],
+        ),
+        (
             ROUTE + "match.methods = []",
             ["7: routes[1].match.methods: expected at least 1 element(s), found an empty list"],
         ),
@@ -423,6 +434,32 @@ endpoints = ["127.0.0.1:1"]
         '10: relay[0].listen[0]: "127.0.0.1:8080" is taken already, by gateway.listen[0] in line 2',
         '14: relay[1].listen: "127.0.0.1:9091" is taken already, by l4relay.admin in line 7',
     ]
+
+
+def test_encoded_slashes_that_are_kept_can_be_matched() -> None:
+    load_text(f'[gateway]\nencoded_slashes = "keep"\n{BACKEND}{ROUTE}match.path = "/a%2fb"')
+
+
+@pytest.mark.parametrize(
+    ("listen", "admin", "is_taken"),
+    [
+        ("0.0.0.0:9090", "127.0.0.1:9090", True),
+        ("127.0.0.1:9090", "0.0.0.0:9090", True),
+        ("[::]:9090", "[::1]:9090", True),
+        ("0.0.0.0:8080", "127.0.0.1:9090", False),
+        ("0.0.0.0:9090", "[::1]:9090", False),
+        ("0.0.0.0:9090", "unix:/run/a:9090", False),
+        ("127.0.0.2:9090", "127.0.0.1:9090", False),
+    ],
+)
+def test_an_address_for_the_whole_machine_takes_the_port(listen: str, admin: str, is_taken: bool) -> None:
+    text = f'[gateway]\nlisten = ["{listen}"]\n[admin]\nlisten = "{admin}"'
+    if is_taken:
+        assert errors_of(text) == [
+            f'4: admin.listen: "{admin}" is taken already, by gateway.listen[0] in line 2'
+        ]
+    else:
+        load_text(text)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:0", "[::1]:0"])

@@ -69,6 +69,7 @@ def test_a_pattern_is_shown_as_it_is_written(pattern: str) -> None:
         ("/a%00", "not accepted"),
         ("/a\\b", "0x5C"),
         ("~(", "no regular expression"),
+        ("~^api/", 'did you mean "~^/api/"?'),
     ],
 )
 def test_a_pattern_that_cannot_match_says_what_to_mend(pattern: str, hint: str) -> None:
@@ -97,6 +98,9 @@ def test_a_pattern_that_cannot_match_says_what_to_mend(pattern: str, hint: str) 
         ("~(?i)^/a/", "/"),
         ("~/a/", "/"),
         ("~^/a/{2}x", "/"),
+        ("~^a?/x", "/"),
+        ("~^a|^/x", "/"),
+        ("~^[^a]", "/"),
     ],
 )
 def test_the_beginning_of_an_expression_is_known_only_where_it_is_certain(regex: str, leading: str) -> None:
