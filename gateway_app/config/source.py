@@ -40,7 +40,7 @@ def read_source(path: Path, base_dir: Path | None = None) -> Source:
     """Read and parse the file at `path`; `base_dir` defaults to the directory it is in.
 
     Raises:
-        ConfigErrors: it cannot be read, is not UTF-8, or is not TOML.
+        ConfigErrors: it cannot be read, is not UTF-8, is not TOML, or is empty.
 
     """
     file = str(path)
@@ -53,7 +53,10 @@ def read_source(path: Path, base_dir: Path | None = None) -> Source:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise ConfigErrors([ConfigError(file, line, "", "is not UTF-8, as TOML must be")]) from error
-    return parse_source(text, file, base_dir or path.absolute().parent)
+    source = parse_source(text, file, base_dir or path.absolute().parent)
+    if not source.tables:  # as long as an editor has emptied it and not yet written it, too
+        raise ConfigErrors([ConfigError(file, 1, "", "is empty: a gateway without routes answers nothing")])
+    return source
 
 
 def parse_source(text: str, file: str = "routes.toml", base_dir: Path = Path()) -> Source:

@@ -23,7 +23,7 @@ def errors_of(text: str) -> list[str]:
     return [str(error).removeprefix("f.toml:") for error in raised.value.errors]
 
 
-def test_an_empty_file_is_all_defaults() -> None:
+def test_an_empty_text_is_all_defaults() -> None:
     assert load_text("").model_dump() == GatewayConfig().model_dump()
 
 
@@ -523,6 +523,13 @@ def test_what_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "latin.toml").write_bytes(b"# \n# caf\xe9\n")
     with pytest.raises(ConfigErrors, match=r"latin.toml:2: is not UTF-8"):
         load(tmp_path / "latin.toml")
+
+
+@pytest.mark.parametrize("text", ["", "# routes\n\n"])
+def test_a_file_without_anything_is_one_that_is_being_written(tmp_path: Path, text: str) -> None:
+    (tmp_path / "routes.toml").write_text(text)
+    with pytest.raises(ConfigErrors, match=r"routes.toml:1: is empty"):
+        load(tmp_path / "routes.toml")
 
 
 def test_references_survive_any_types() -> None:
