@@ -74,6 +74,8 @@ def example(match: MatchConfig, address: str) -> str:
     """Return a `curl` command for a request that fulfils `match`; "" where none can be made up."""
     path = match.path or "/"
     host = match.host or ""
+    if ":" in host and not host.startswith("["):
+        host = f"[{host}]"
     values = (*match.headers.values(), *match.cookies.values(), *match.query.values())
     if path.startswith("~") or any(value.startswith(("~", "*")) for value in values):
         return ""

@@ -90,12 +90,12 @@ def parse_json_condition(pointer: str, expected: Scalar) -> JsonCondition:
 
 
 def parse_body(body: bytes) -> object:
-    """Return the JSON value of a body, `UNPARSABLE` if it is none by RFC 8259.
+    """Return the JSON value of a body, `UNPARSABLE` if it is none by RFC 8259, in UTF-8 (8.1) for a start.
 
     Of a name that occurs twice the last value counts, as nearly every parser has it (RFC 8259 4).
     """
     try:
-        return json.loads(body, parse_constant=_refuse_constant)
+        return json.loads(body.decode("utf-8-sig"), parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
         return UNPARSABLE
 

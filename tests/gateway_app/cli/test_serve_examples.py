@@ -13,6 +13,7 @@ from gateway_app.config.model import MatchConfig
         (MatchConfig(path="/api/*"), "curl -i http://h:1/api/"),
         (MatchConfig(path="/u/{id}/x"), "curl -i http://h:1/u/1/x"),
         (MatchConfig(host="*.a.com"), "curl -i -H 'host: www.a.com' http://h:1/"),
+        (MatchConfig(host="::1"), "curl -i -H 'host: [::1]' http://h:1/"),
         (MatchConfig(methods=("POST",), query={"v": "2"}), "curl -i -X POST 'http://h:1/?v=2'"),
         (MatchConfig(headers={"x": "1"}, cookies={"c": "2"}), "curl -i -H 'x: 1' -b c=2 http://h:1/"),
         (MatchConfig(path="~^/v[12]/"), ""),

@@ -66,10 +66,15 @@ def test_what_is_no_pointer_is_refused(pointer: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"{", b"NaN", b"[Infinity]", b"\xff", b"1 2", b"[" * 60_000, b"1" * 5000]
+    "body",
+    [b"", b"{", b"NaN", b"[Infinity]", b"\xff", b"1 2", b"[" * 60_000, b"1" * 5000, "1".encode("utf-16")],
 )
 def test_what_is_no_json_is_unparsable(body: bytes) -> None:
     assert parse_body(body) is UNPARSABLE
+
+
+def test_a_byte_order_mark_may_be_ignored() -> None:
+    assert parse_body(b"\xef\xbb\xbf[1]") == [1]
 
 
 class Client:
