@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from gateway_app.answer import answer_cancelled, answer_error, dated_send, edge_send
 from gateway_app.config.errors import ConfigErrors
 from gateway_app.problem import Cause, GatewayError
 from gateway_app.request_framing import bound_receive
-from gateway_app.routing.json_body import UNPARSABLE, look_ahead
+from gateway_app.routing.json_body import LOOK_AHEAD_BYTES, UNPARSABLE, look_ahead
 from gateway_app.worker import Worker
 
 if TYPE_CHECKING:
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from gateway_app.snapshot import Snapshot
 
 logger = logging.getLogger(__name__)
+
+LOOK_AHEAD_S: Final = 60.0
+"""How long the beginning of a body may take that a route asks for; later it is the backend's `timeout`."""
 
 
 class Gateway:
@@ -101,7 +104,12 @@ async def _find_route_by_body(
     """Read the beginning of the body, since a route asks for it, and give a `receive` that replays it."""
     body: object = UNPARSABLE
     if exchange.has_body:
-        body, receive = await look_ahead(receive)
+        try:
+            async with asyncio.timeout(LOOK_AHEAD_S):
+                body, receive = await look_ahead(receive)
+        except TimeoutError as error:
+            detail = f"the first {LOOK_AHEAD_BYTES} bytes of the body took more than {LOOK_AHEAD_S:g} s"
+            raise GatewayError(Cause.REQUEST_TIMEOUT, detail) from error
         exchange.expects_continue = False  # reading the body has told the client to send it
     route = snapshot.find_route(exchange, scope, body)
     assert route is not None, "with a body there is nothing left to ask for"
