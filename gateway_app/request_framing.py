@@ -33,8 +33,8 @@ def checked_host(host: bytes | None, found: dict[bytes, bytes], http_version: st
         host = authority or b""
     elif authority is not None and authority.lower() != host.lower():
         raise GatewayError(Cause.MALFORMED, "Host and :authority differ")
-    if not host and http_version == "1.1":
-        raise GatewayError(Cause.MALFORMED, "there is no Host field, or nothing in it")
+    if not host and http_version != "1.0":
+        raise GatewayError(Cause.MALFORMED, "there is no Host or :authority, or nothing in it")
     if b"," in host:
         raise GatewayError(Cause.MALFORMED, "there is more than one host")
     return host

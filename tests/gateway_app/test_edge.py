@@ -311,6 +311,12 @@ def test_authority_is_a_host(edge: Edge) -> None:
     assert b":authority" not in fields
 
 
+@pytest.mark.parametrize("version", ["2", "3"])
+@pytest.mark.parametrize("fields", [(), ((b"host", b""),), ((b":authority", b""),)])
+def test_later_versions_need_a_host_as_well(edge: Edge, version: str, fields: tuple[Field, ...]) -> None:
+    assert refusal(edge, scope_of(*fields, http_version=version)) is Cause.MALFORMED
+
+
 def test_cookie_crumbs_become_one_field(edge: Edge) -> None:
     scope = scope_of(HOST, (b"cookie", b"a=1"), (b"cookie", b"b=2"), http_version="2")
     assert sent_on(edge, scope)[b"cookie"] == b"a=1; b=2"
