@@ -1,4 +1,4 @@
-"""hypercorn's connections, but a PROXY header may come first, and to wait for a request costs nothing.
+"""hypercorn's connections, but a PROXY header may come first, to wait costs nothing, and no h2c upgrade.
 
 hypercorn starts a task for each idle connection and cancels it when a request comes, which is a good part of
 what a small request costs it. Here an idle connection is an entry in a dictionary, which keeps the order in
@@ -11,9 +11,11 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
+from hypercorn import protocol as hypercorn_protocol
 from hypercorn.asyncio import run as hypercorn_run
 from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.events import RawData
+from hypercorn.protocol.h11 import H2ProtocolAssumedError, H11Protocol
 
 from gateway_app.serving.proxy_header import STATE_KEY, Told, read_header
 from l4relay.proxy_protocol import ProxyProtocolError
@@ -21,6 +23,7 @@ from l4relay.proxy_protocol import ProxyProtocolError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from h11 import Request
     from hypercorn.asyncio.task_group import TaskGroup
     from hypercorn.config import Config
     from hypercorn.events import Event
@@ -168,6 +171,19 @@ class Connection(TCPServer):
             transport.resume_reading()
 
 
+class Http1(H11Protocol):
+    """hypercorn's HTTP/1.1, but a client cannot turn it into HTTP/2 with an `Upgrade: h2c`.
+
+    Through a proxy in front that passes Upgrade on, that would be a tunnel to the gateway, in which the
+    client speaks with the proxy's address and past its rules. RFC 9113 3.1 has done away with it; HTTP/2
+    without TLS begins with its preface.
+    """
+
+    async def _check_protocol(self, event: Request) -> None:
+        if event.method == b"PRI" and event.target == b"*" and event.http_version == b"2.0":
+            raise H2ProtocolAssumedError(b"PRI * HTTP/2.0\r\n\r\n" + self.connection.trailing_data[0])
+
+
 def use_for(config: Config, idle: IdleConnections, expects_header: IsExpected) -> None:
     """Let hypercorn make these connections for the server of `config`, and its own for others in the process.
 
@@ -182,3 +198,4 @@ def use_for(config: Config, idle: IdleConnections, expects_header: IsExpected) -
         return TCPServer(app, loop, its_config, *arguments)
 
     setattr(hypercorn_run, "TCPServer", make)  # noqa: B010  # it exports no name
+    setattr(hypercorn_protocol, "H11Protocol", Http1)  # noqa: B010  # likewise; for all of the process

@@ -8,9 +8,11 @@ from typing import Any
 
 import hypercorn.asyncio
 import hypercorn.asyncio.run
+import hypercorn.protocol
 import pytest
 from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.config import Config
+from hypercorn.protocol.h11 import H11Protocol
 from starlette.types import Receive, Scope, Send
 
 from gateway_app.serving.hypercorn_connection import IdleConnections, use_for
@@ -61,6 +63,7 @@ Serving = Callable[[float], AbstractAsyncContextManager[Server]]
 def serving(monkeypatch: pytest.MonkeyPatch) -> Serving:
     """Give a context manager that serves; with 0, as hypercorn itself does."""
     monkeypatch.setattr(hypercorn.asyncio.run, "TCPServer", TCPServer)
+    monkeypatch.setattr(hypercorn.protocol, "H11Protocol", H11Protocol)
 
     @asynccontextmanager
     async def serve(keep_alive_s: float) -> AsyncIterator[Server]:
@@ -204,6 +207,22 @@ async def test_another_server_of_the_process_goes_on_through_the_stop(serving: S
         assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200")
         writer.close()
         kept_writer.close()
+
+
+async def test_http_2_begins_with_its_preface_and_not_with_an_upgrade(serving: Serving) -> None:
+    """Through a proxy in front an upgrade would be a tunnel past the proxy's rules."""
+    async with serving(60) as server, asyncio.timeout(5):
+        server.may_answer.set()
+        reader, writer = await server.connect()
+        upgrade = b"Upgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\nConnection: Upgrade, HTTP2-Settings\r\n\r\n"
+        writer.write(GET[:-2] + upgrade)
+        assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200")
+        assert [scope["http_version"] for scope in server.scopes] == ["1.1"]
+        writer.close()
+        reader, writer = await server.connect()
+        writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0")
+        assert (await reader.readexactly(9))[3] == 4, "SETTINGS"
+        writer.close()
 
 
 CLIENT, SERVICE = ("192.0.2.7", 4711), ("192.0.2.1", 443)
