@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, cast
 
 from hypercorn.asyncio import serve
@@ -78,6 +80,9 @@ class AdminServer:
             self._metrics.remove_sampler(self._status)
         self._tasks.clear()
         self._status.remove()
+        if isinstance(self.address, str):  # before another worker may open its own there
+            with suppress(FileNotFoundError):
+                os.unlink(self.address)
         forget_listener(self._metrics.directory, self._metrics.writer.name)
 
     async def _serve(self, listener: socket.socket) -> None:

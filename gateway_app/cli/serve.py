@@ -66,8 +66,8 @@ def announcement(
     for route in [route for route in config.routes if example(route.match, addresses[0])][:_MOST_EXAMPLES]:
         yield f"  {example(route.match, addresses[0])}"
     if config.admin is not None:
-        yield f"  curl -s http://{config.admin.listen}/status"
-        yield f"  curl -s http://{config.admin.listen}/metrics"
+        for page in ("/status", "/metrics"):
+            yield f"  {shlex.join(['curl', '-s', *_target(config.admin.listen, page)])}"
 
 
 def example(match: MatchConfig, address: str) -> str:
@@ -92,9 +92,11 @@ def example(match: MatchConfig, address: str) -> str:
         words += ["-b", f"{name}={value}"]
     if match.json_body:
         return ""
-    url = f"{path}?{query}" if query else path
+    return shlex.join([*words, *_target(address, f"{path}?{query}" if query else path)])
+
+
+def _target(address: str, url: str) -> list[str]:
+    """Return what `curl` is told of an address and of a path there."""
     if address.startswith("unix:"):
-        words += ["--unix-socket", address.removeprefix("unix:"), f"http://localhost{url}"]
-    else:
-        words.append(f"http://{address}{url}")
-    return shlex.join(words)
+        return ["--unix-socket", address.removeprefix("unix:"), f"http://localhost{url}"]
+    return [f"http://{address}{url}"]

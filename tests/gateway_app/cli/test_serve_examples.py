@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from gateway_app.cli.serve import example
+from gateway_app.cli.serve import announcement, example
+from gateway_app.config.load import load_text
 from gateway_app.config.model import MatchConfig
+from gateway_app.serving.start import ServeOptions
 
 
 @pytest.mark.parametrize(
@@ -27,3 +31,10 @@ def test_a_request_that_the_route_takes(match: MatchConfig, command: str) -> Non
 
 def test_over_a_unix_socket() -> None:
     assert example(MatchConfig(), "unix:/run/g.sock") == "curl -i --unix-socket /run/g.sock http://localhost/"
+
+
+def test_the_admin_listener_is_told_as_it_is_reached() -> None:
+    config = load_text('[admin]\nlisten = "unix:/run/a.sock"')
+    options = ServeOptions("hypercorn", 1, with_relay=False)
+    lines = list(announcement(config, Path("routes.toml"), options, ("127.0.0.1:1",)))
+    assert lines[-1] == "  curl -s --unix-socket /run/a.sock http://localhost/metrics"
