@@ -71,6 +71,7 @@ class Forwarder:
                 tried += (endpoint,)
                 endpoint = backend.choose(exchange, scope, tried)
                 if endpoint in tried:
+                    flight.deadline = NEVER  # the failed attempt's, which may be over
                     pause_s = backend.retry.backoff_s(exchange.attempts, random.random())  # noqa: S311
                     await asyncio.sleep(pause_s)
         except asyncio.CancelledError:
