@@ -118,6 +118,7 @@ async def _attempt(
             ):
                 return False
             flight.cause = _CLIENT_STALLED
+            flight.deadline = now + config.timeout.idle
             headers = response.headers if status != 204 else _without_length(response.headers)
             await send({"type": "http.response.start", "status": status, "headers": headers})
             body = response.take()
@@ -162,6 +163,7 @@ async def _relay(
         flight.deadline = monotonic() + idle_s
         piece = await response.read()
     flight.cause = _CLIENT_STALLED
+    flight.deadline = monotonic() + idle_s
     return piece
 
 

@@ -266,3 +266,25 @@ async def test_a_client_that_takes_nothing_is_ended(line: Any) -> None:
         assert (first.cause, first.is_whole) == (Cause.CLIENT_STALLED, False)
         assert made.backend.endpoints[0].failures == 0
         assert made.pool["open"] == made.flights == 0
+
+
+async def test_a_client_has_its_own_time_for_an_answer_that_came_late(line: Any) -> None:
+    """What the endpoint has used up of its timeouts is not taken from the client."""
+
+    async def speak(reader: Reader, writer: Writer) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await asyncio.sleep(0.4)
+        writer.write(CHUNKED + b"1\r\na\r\n")
+        await writer.drain()
+        await asyncio.sleep(0.4)
+        writer.write(b"1\r\nb\r\n0\r\n\r\n")
+        await reader.read()
+
+    async def slowly(message: Message) -> None:
+        if message["type"] == "http.response.start" or message["body"] == b"b":
+            await asyncio.sleep(0.4)
+
+    async with asyncio.timeout(5), line(speak, timeout={"response": 0.6, "idle": 0.6}) as made:
+        first = await made.ask(on_send=slowly)
+
+    assert (first.cause, first.body, first.is_whole) == (None, b"ab", True)
