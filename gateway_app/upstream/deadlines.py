@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from gateway_app.problem import Cause
+from gateway_app.problem import Cause, GatewayError
 
 if TYPE_CHECKING:
     from starlette.types import Receive
@@ -124,8 +124,12 @@ class Deadlines:
 
 
 async def _end_on_disconnect(flight: Flight) -> None:
-    """Wait for the client to leave. The body was read before, so what else comes is an empty end of it."""
+    """Wait for the client to leave. Its body was read, or nobody wants it: what comes of it is dropped."""
     receive = flight.receive
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    flight.end(Cause.CLIENT_CLOSED)
+    try:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+    except GatewayError as error:  # the body that nobody wants is malformed, or too large
+        flight.end(error.cause)
+    else:
+        flight.end(Cause.CLIENT_CLOSED)

@@ -66,6 +66,7 @@ async def start_upload(
         head = head_of(request, framing, (b"expect", b"100-continue"))
         connection.start(head, request.method, is_whole=False)
         if not await _may_send_body(connection):
+            flight.owns_receive = True  # the body stays unread, but a client that leaves must be noticed
             return
     else:
         connection.start(head_of(request, framing), request.method, is_whole=False)

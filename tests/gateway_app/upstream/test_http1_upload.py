@@ -338,6 +338,35 @@ async def test_a_final_answer_in_place_of_100_leaves_the_body_with_the_client(li
         assert made.pool["open"] == 0, "the endpoint may still wait for the body"
 
 
+async def test_a_client_that_leaves_an_answer_in_place_of_100_is_noticed(
+    line: Any, eventually: Eventually
+) -> None:
+    client = Client()
+    heard = 0
+
+    async def speak(reader: Reader, writer: Writer) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(CHUNKED)
+        while True:
+            writer.write(b"4\r\nmore\r\n")
+            await writer.drain()
+            await asyncio.sleep(0.01)
+
+    async def on_send(message: Message) -> None:
+        nonlocal heard
+        heard += 1
+        if heard == 3:
+            client.give(b"abc")  # of a body that nobody wants any more
+            client.leave()
+
+    async with asyncio.timeout(5), line(speak) as made:
+        first = await made.ask("PUT", receive=client, length=6, expect=True, on_send=on_send)
+
+        assert (first.cause, first.status, first.is_whole) == (Cause.CLIENT_CLOSED, 200, False)
+        assert made.pool["open"] == made.flights == 0
+        await eventually(lambda: made.open_at_endpoint == 0)
+
+
 async def test_without_100_the_body_is_sent_after_a_while(line: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway_app.upstream.http1_request.CONTINUE_WAIT_S", 0.1)
     client = Client(b"abc")
