@@ -68,7 +68,7 @@ class Http1Answer:
         self.headers = self._fields = fields
         self._chunks: list[bytes] = []
         self._unread = 0
-        self._head_bytes = 0
+        self._head_bytes = 0  # of the head, and then of what comes between two pieces of the body
         self.has_head = False
         self._complete = False
         self._chunked = False
@@ -83,8 +83,7 @@ class Http1Answer:
         if self._bypass_left:
             self._pass_through(data)
             return
-        if not self.has_head:
-            self._head_bytes += len(data)
+        self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
@@ -110,12 +109,12 @@ class Http1Answer:
             self._error = _bad_answer(str(error))
 
     def _after_part(self) -> None:
-        """Bound a head that has not ended; leave the parser out of the rest of a body of known length."""
-        if not self.has_head:
-            if self._head_bytes > MAX_HEAD_BYTES:
-                detail = f"the answer's head is larger than {MAX_HEAD_BYTES} bytes"
-                self._error = UpstreamError(Cause.ANSWER_FIELDS_TOO_LARGE, detail, Sent.MAYBE)
-        elif self._length is not None and not self._chunked:
+        """Bound what is not body; leave the parser out of the rest of a body of known length."""
+        if self._head_bytes > MAX_HEAD_BYTES:
+            part = "line of a chunk, or the trailer section," if self.has_head else "head"
+            detail = f"the answer's {part} is larger than {MAX_HEAD_BYTES} bytes"
+            self._error = UpstreamError(Cause.ANSWER_FIELDS_TOO_LARGE, detail, Sent.MAYBE)
+        elif self.has_head and self._length is not None and not self._chunked:
             self._bypass_left = self._length - self._unread
             self._parser = httptools.HttpResponseParser(self)
 
@@ -168,6 +167,7 @@ class Http1Answer:
         if self._chunked:
             self._fields = []  # what comes now are trailers (RFC 9110 6.5), which are none of the head's
         self.has_head = True
+        self._head_bytes = 0
         if not parser.should_keep_alive():
             self._is_spoiled = True
         if self._expects_no_body:
@@ -180,6 +180,7 @@ class Http1Answer:
         if self._complete:
             self._is_spoiled = True
             return
+        self._head_bytes = 0
         self._chunks.append(body)
         self._unread += len(body)
 

@@ -131,6 +131,22 @@ async def test_a_head_too_large_is_refused(answer: list[bytes], line: Any) -> No
     assert second.body == b"next"
 
 
+ENDLESS = {
+    "chunk extensions": [b"3;", *[b"a=b;" * 4096] * 20],
+    "trailers": [b"0\r\n", *[b"X-Field: value\r\n" * 1024] * 20],
+    "a trailer": [b"0\r\nX: ", *[b"a" * 16384] * 20],
+}
+
+
+@pytest.mark.parametrize("rest", ENDLESS.values(), ids=ENDLESS)
+async def test_what_never_becomes_body_is_bounded(rest: list[bytes], line: Any) -> None:
+    first, second, connections = await first_and_next(line, Script(CHUNKED + b"3\r\nabc\r\n", *rest))
+
+    assert (first.cause, first.body, first.is_whole) == (Cause.ANSWER_FIELDS_TOO_LARGE, b"abc", False)
+    assert second.body == b"next"
+    assert connections == 2
+
+
 BROKEN_BODIES = {
     "a size that is no number": (CHUNKED + b"xyz\r\nabc\r\n0\r\n\r\n", b""),
     "a negative size": (CHUNKED + b"-1\r\nabc\r\n0\r\n\r\n", b""),
