@@ -15,6 +15,7 @@ Whether a connection carries another exchange is decided in one place, `close`.
 from __future__ import annotations
 
 import asyncio
+import ssl
 from typing import TYPE_CHECKING
 
 from gateway_app.problem import Cause
@@ -231,13 +232,25 @@ class Http1Connection(Http1Answer, asyncio.Protocol):
         was_closed = self._is_closed
         self._is_closed = True
         is_under_way = self._is_open and not self._complete and self._error is None
-        if is_under_way and (exc is not None or not self.end_of_connection()):
+        if is_under_way and (exc is not None or not self._is_proper_end() or not self.end_of_connection()):
             self._error = self._lost(exc)
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
         self._wake()
         if not was_closed:
             self._on_closed(self)
+
+    def _is_proper_end(self) -> bool:
+        """Say whether the endpoint has ended it: over TLS, anyone on the way can (RFC 9112 9.8)."""
+        tls: ssl.SSLObject | None = self._transport.get_extra_info("ssl_object")
+        if tls is None:
+            return True
+        try:
+            return not tls.read(1)  # b"" is what close_notify gives
+        except ssl.SSLZeroReturnError:
+            return True
+        except ssl.SSLError:
+            return False
 
     def pause_writing(self) -> None:
         """Note that the socket's buffer is full."""
