@@ -12,12 +12,13 @@ cancellation back into that cause.
 from __future__ import annotations
 
 import asyncio
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from gateway_app.problem import Cause, GatewayError
 
 if TYPE_CHECKING:
-    from starlette.types import Receive
+    from starlette.types import Message, Receive
 
 SWEEP_INTERVAL_S = 0.1
 NEVER = float("inf")
@@ -66,6 +67,41 @@ class Flight:
         if self.cut is None and self.task is not None:
             self.cut = cause
             self.task.cancel()
+
+
+class BodyWatch:
+    """Tells the sweep whom a request's body waits for, where a transport reads it piece by piece.
+
+    While a piece is awaited the client has `idle_s` for it; then the endpoint has as long to ask for more.
+    Once the body is whole the endpoint has the time that it was given for its answer.
+    """
+
+    __slots__ = ("_answer_s", "_cause", "_flight", "_idle_s", "_receive")
+
+    def __init__(self, flight: Flight, receive: Receive, idle_s: float) -> None:
+        self._flight = flight
+        self._receive = receive
+        self._idle_s = idle_s
+        self._cause = flight.cause
+        self._answer_s = flight.deadline - monotonic()
+
+    async def receive(self, *, has_head: bool) -> Message:
+        """Give the next message. With `has_head` the answer has begun, whose reader then tells the cause."""
+        flight = self._flight
+        flight.owns_receive = False
+        flight.deadline = monotonic() + self._idle_s
+        if not has_head:
+            flight.cause = Cause.REQUEST_TIMEOUT
+        is_last = True
+        try:
+            message = await self._receive()
+            is_last = not message.get("more_body", False)
+        finally:  # also where the application gives up on it
+            if flight.cause is Cause.REQUEST_TIMEOUT:  # else the answer has begun meanwhile
+                flight.cause = self._cause if is_last else Cause.IDLE_TIMEOUT
+                flight.deadline = monotonic() + (self._answer_s if is_last else self._idle_s)
+        flight.owns_receive = is_last and message["type"] == "http.request"
+        return message
 
 
 class Deadlines:

@@ -12,6 +12,7 @@ import httpx
 
 from gateway_app.header_fields import without_hop_by_hop
 from gateway_app.problem import Cause, GatewayError
+from gateway_app.upstream.deadlines import BodyWatch
 from gateway_app.upstream.transport import FieldList, Sent, UpstreamError
 
 if TYPE_CHECKING:
@@ -72,7 +73,8 @@ class HttpxTransport:
         if request.receive is None:
             content = request.body
         else:
-            content = _pieces(request, flight)
+            body = BodyWatch(flight, request.receive, self._timeout["write"])
+            content = _pieces(request.body, body)
             if request.content_length is not None:
                 headers.append((b"content-length", b"%d" % request.content_length))
         url = httpx.URL((self._base_url + request.target).decode("ascii"))
@@ -116,22 +118,18 @@ class HttpxResponse:
         self._on_end(self._stream)
 
 
-async def _pieces(request: UpstreamRequest, flight: Flight) -> AsyncIterator[bytes]:
+async def _pieces(first_piece: bytes, rest: BodyWatch) -> AsyncIterator[bytes]:
     """Give the request's body as it arrives from the client."""
-    assert request.receive is not None
-    flight.owns_receive = False
-    if request.body:
-        yield request.body
+    if first_piece:
+        yield first_piece
     more = True
     while more:
-        message = await request.receive()
+        message = await rest.receive(has_head=False)  # httpx asks for the answer once the body is sent
         if message["type"] == "http.disconnect":
-            flight.end(Cause.CLIENT_CLOSED)
             raise GatewayError(Cause.CLIENT_CLOSED)
         more = message.get("more_body", False)
         if body := message.get("body", b""):
             yield body
-    flight.owns_receive = True
 
 
 def _translated(error: httpx.TransportError) -> UpstreamError:

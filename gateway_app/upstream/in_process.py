@@ -17,6 +17,7 @@ from hypercorn.middleware import AsyncioWSGIMiddleware
 
 from gateway_app.header_fields import without_hop_by_hop
 from gateway_app.problem import Cause, GatewayError
+from gateway_app.upstream.deadlines import BodyWatch
 from gateway_app.upstream.lifespan import Lifespan
 from gateway_app.upstream.transport import FieldList, Sent, UpstreamError
 
@@ -46,18 +47,20 @@ def load_application(path: str) -> object:
 
 
 class InProcessTransport:
-    """Runs requests through an ASGI application."""
+    """Runs requests through an ASGI application. `idle_timeout_s` is the backend's `timeout.idle`."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, idle_timeout_s: float) -> None:
         self._app = app
+        self._idle_timeout_s = idle_timeout_s
         self._lifespan = Lifespan(app)
         self._active = 0
 
     @classmethod
-    def from_wsgi(cls, app: object) -> InProcessTransport:
+    def from_wsgi(cls, app: object, *, idle_timeout_s: float) -> InProcessTransport:
         """Run requests through a WSGI application (PEP 3333), in threads."""
         never_empty = _never_empty(app)  # type: ignore[arg-type]  # a WSGI application, as the file says
-        return cls(AsyncioWSGIMiddleware(never_empty, max_body_size=_WSGI_MAX_BODY_BYTES))  # type: ignore[arg-type]
+        asgi = AsyncioWSGIMiddleware(never_empty, max_body_size=_WSGI_MAX_BODY_BYTES)
+        return cls(asgi, idle_timeout_s=idle_timeout_s)  # type: ignore[arg-type]
 
     def status(self) -> dict[str, int]:
         """Count the requests that run."""
@@ -75,7 +78,7 @@ class InProcessTransport:
             raise UpstreamError(
                 Cause.CONNECTION_REFUSED, f"startup failed: {error!r}", Sent.NOTHING
             ) from error
-        response = InProcessResponse(request, flight, self._ended)
+        response = InProcessResponse(request, flight, self._idle_timeout_s, self._ended)
         self._active += 1
         response.run(self._app, _scope_of(request, state))
         try:
@@ -96,10 +99,14 @@ class InProcessTransport:
 class InProcessResponse:
     """The answer of an application that may still be running."""
 
-    def __init__(self, request: UpstreamRequest, flight: Flight, on_end: Callable[[], None]) -> None:
+    def __init__(
+        self, request: UpstreamRequest, flight: Flight, idle_s: float, on_end: Callable[[], None]
+    ) -> None:
         self.status = 0
         self.headers: FieldList = []
         self._request = request
+        self._first_piece = request.body  # the request keeps it, for another attempt
+        self._rest = None if request.receive is None else BodyWatch(flight, request.receive, idle_s)
         self._flight = flight
         self._on_end = on_end
         self._chunks: list[bytes] = []
@@ -184,22 +191,20 @@ class InProcessResponse:
             self._on_end()
 
     async def _receive(self) -> Message:
-        request = self._request
+        rest = self._rest
         if not self._body_given:
-            self._body_given = request.receive is None
-            body, request.body = request.body, b""
-            if body or self._body_given:
-                return {"type": "http.request", "body": body, "more_body": not self._body_given}
-        if self._body_given or request.receive is None:
+            self._body_given = rest is None
+            body, self._first_piece = self._first_piece, b""
+            if body or rest is None:
+                return {"type": "http.request", "body": body, "more_body": rest is not None}
+        if self._body_given or rest is None:
             await self._gone.wait()
             return {"type": "http.disconnect"}
-        self._flight.owns_receive = False
-        message = await request.receive()
+        message = await rest.receive(has_head=self._is_started)
         if message["type"] == "http.disconnect":
             self._flight.end(Cause.CLIENT_CLOSED)
         elif not message.get("more_body", False):
             self._body_given = True
-            self._flight.owns_receive = True
         return message
 
     async def _send(self, message: Message) -> None:

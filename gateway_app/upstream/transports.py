@@ -29,9 +29,12 @@ def make_transport(endpoint: Endpoint, config: BackendConfig, tls: ssl.SSLContex
         factory = cast("Any", load_application(config.transport))
         return HttpxTransport(factory(), endpoint.url, config.timeout)
     if endpoint.scheme == "asgi":
-        return InProcessTransport(cast("Any", load_application(endpoint.path)))
+        app = cast("Any", load_application(endpoint.path))
+        return InProcessTransport(app, idle_timeout_s=config.timeout.idle)
     if endpoint.scheme == "wsgi":
-        return InProcessTransport.from_wsgi(load_application(endpoint.path))
+        return InProcessTransport.from_wsgi(
+            load_application(endpoint.path), idle_timeout_s=config.timeout.idle
+        )
     limits = PoolLimits(
         max_connections=config.max_connections,
         max_waiting=config.max_waiting,

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import trustme
 from hypercorn.config import Config
 from starlette.types import Message, Receive, Scope, Send
 
-from gateway_app.config.backends import BackendTlsConfig
+from gateway_app.config.backends import BackendTlsConfig, RetryConfig
 from gateway_app.problem import Cause
 
 NETWORK = ["tcp", "tls", "unix", "httpx"]
@@ -28,6 +28,7 @@ MODULE = __name__
 
 PIECE = bytes(range(256)) * 256
 PIECES = 64
+UNAVAILABLE = [200, 503]
 COOKIES = [(b"set-cookie", b"a=1"), (b"set-cookie", b"b=\xe9")]
 
 
@@ -52,6 +53,11 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
                 more = message.get("more_body", False)
             await send(start(200, (b"content-length", b"%d" % len(body)), *COOKIES))
             await send({"type": "http.response.body", "body": body})
+        case "/echo-at-second":
+            message = await receive()
+            UNAVAILABLE.reverse()
+            await send(start(UNAVAILABLE[0]))
+            await send({"type": "http.response.body", "body": message["body"]})
         case "/204" | "/304" as path:
             await send(start(int(path[1:])))
             await send({"type": "http.response.body"})
@@ -79,6 +85,10 @@ def wsgi(environ: dict[str, Any], start_response: Callable[..., object]) -> Iter
         cookies = [(name.decode(), value.decode("latin-1")) for name, value in COOKIES]
         start_response("200 OK", [("Content-Length", str(len(body))), *cookies])
         return [body]
+    if path == "/echo-at-second":
+        UNAVAILABLE.reverse()
+        start_response(f"{UNAVAILABLE[0]} x", [])
+        return [environ["wsgi.input"].read()]
     if path in ("/204", "/304"):
         start_response(f"{path[1:]} x", [])
         return []
@@ -239,6 +249,65 @@ async def test_who_leaves_takes_everything_along(serve: Any, line: Any, kind: st
             while asked.pool["open"]:  # noqa: ASYNC110 -- an application ends in its own time
                 await asyncio.sleep(0.005)
         assert asked.flights == 0
+
+
+# ---------------------------------------------------------------- bodies that take their time
+
+
+def giving(*pieces: bytes, pause_s: float = 0.0, then: str = "end") -> Callable[[], Awaitable[Message]]:
+    """Return a `receive` that gives the pieces one after the other, and then ends, "stalls" or "leaves"."""
+    left = list(pieces)
+
+    async def receive() -> Message:
+        await asyncio.sleep(pause_s)
+        if left:
+            return {"type": "http.request", "body": left.pop(0), "more_body": bool(left) or then != "end"}
+        if then == "stall":
+            await asyncio.Event().wait()
+        return {"type": "http.disconnect"}
+
+    return receive
+
+
+@pytest.mark.parametrize("kind", ALL)
+async def test_a_long_upload_does_not_use_up_the_time_for_the_answer(
+    serve: Any, line: Any, kind: str
+) -> None:
+    receive = giving(*[b"piece"] * 5, pause_s=0.2)
+    timeout = {"response": 0.6, "idle": 5.0}
+    async with line(unused, **await serve(kind), timeout=timeout) as asked:
+        outcome = await asked.ask("PUT", "/echo", receive=receive)
+    assert (outcome.cause, outcome.body) == (None, b"piece" * 5)
+
+
+@pytest.mark.parametrize("kind", ALL)
+async def test_a_client_that_stalls_its_body_is_at_fault(serve: Any, line: Any, kind: str) -> None:
+    receive = giving(b"piece", b"piece", then="stall")
+    timeout = {"response": 5.0, "idle": 0.3}
+    async with line(unused, **await serve(kind), timeout=timeout) as asked:
+        outcome = await asked.ask("PUT", "/echo", receive=receive)
+        assert asked.backend.endpoints[0].failures == 0
+    assert (outcome.status, outcome.cause) == (0, Cause.REQUEST_TIMEOUT)
+
+
+@pytest.mark.parametrize("kind", ALL)
+async def test_a_client_that_leaves_its_body_ends_the_request_and_nothing_else(
+    serve: Any, line: Any, kind: str
+) -> None:
+    receive = giving(b"piece", b"piece", then="leave")
+    async with line(unused, **await serve(kind)) as asked:
+        outcome = await asked.ask("PUT", "/echo", receive=receive)
+        await asyncio.sleep(0)  # where a cancellation left over would show
+        assert asked.backend.endpoints[0].failures == 0
+    assert (outcome.status, outcome.cause) == (0, Cause.CLIENT_CLOSED)
+
+
+@pytest.mark.parametrize("kind", ALL)
+async def test_a_retry_sends_the_body_again(serve: Any, line: Any, kind: str) -> None:
+    async with line(unused, **await serve(kind), retry=RetryConfig()) as asked:
+        outcome = await asked.ask("PUT", "/echo-at-second", body=[b"whole"], length=5)
+        assert asked.backend.endpoints[0].requests == 2
+    assert (outcome.status, outcome.body) == (200, b"whole")
 
 
 # ---------------------------------------------------------------- TLS
