@@ -53,7 +53,7 @@ class HttpxTransport:
         finally:
             if response is None:
                 self._active -= 1
-        return HttpxResponse(response, self._ended)
+        return HttpxResponse(request.method, response, self._ended)
 
     async def aclose(self) -> None:
         """Close the user's transport, after the answers that are being given up."""
@@ -85,12 +85,14 @@ class HttpxTransport:
 class HttpxResponse:
     """An answer of an httpx transport, its body undecoded."""
 
-    def __init__(self, response: httpx.Response, on_end: Callable[[httpx.AsyncByteStream], None]) -> None:
+    def __init__(
+        self, method: str, response: httpx.Response, on_end: Callable[[httpx.AsyncByteStream], None]
+    ) -> None:
         self.status = response.status_code
         self.headers: FieldList = without_hop_by_hop((n.lower(), v) for n, v in response.headers.raw)
         self._stream = cast("httpx.AsyncByteStream", response.stream)
         self._iterator = self._stream.__aiter__()
-        self._is_complete = False
+        self._is_complete = method == "HEAD" or self.status in (204, 304)  # RFC 9110 6.4.1
         self._on_end = on_end
 
     def take(self) -> bytes:

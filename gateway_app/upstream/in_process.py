@@ -113,6 +113,8 @@ class InProcessResponse:
         self._unread = 0
         self._is_started = False
         self._is_whole = False
+        self._has_no_body = request.method == "HEAD"
+        self._left_bytes: int | None = None  # of the length that the head has declared
         self._body_given = False
         self._error: GatewayError | None = None
         self._changed = asyncio.Event()
@@ -130,6 +132,8 @@ class InProcessResponse:
             if self._error is not None:
                 raise self._error
             await self._wait()
+        if self._error is not None and not self._chunks:  # it failed before its answer's first byte
+            raise self._error
 
     def take(self) -> bytes:
         """Give what has been sent of the body."""
@@ -215,21 +219,37 @@ class InProcessResponse:
             self.headers = without_hop_by_hop(
                 (bytes(n).lower(), bytes(v)) for n, v in message.get("headers", ())
             )
+            self._has_no_body = self._has_no_body or self.status in (204, 304)
+            self._left_bytes = None if self._has_no_body else _declared_length(self.headers)
             self._is_started = True
             return
         if message["type"] != "http.response.body" or not self._is_started:
             raise RuntimeError(f"unexpected message {message['type']!r}")
         if self._is_whole or self._gone.is_set():
             return
-        body = bytes(message.get("body", b""))
-        if body and self._request.method != "HEAD":
+        body, more = bytes(message.get("body", b"")), message.get("more_body", False)
+        if self._left_bytes is not None:
+            self._left_bytes -= len(body)
+            if self._left_bytes < 0 or (self._left_bytes and not more):
+                raise RuntimeError("the answer's body is not as long as its Content-Length")
+        if body and not self._has_no_body:
             self._chunks.append(body)
             self._unread += len(body)
-        self._is_whole = not message.get("more_body", False)
+        self._is_whole = not more
         self._changed.set()
         while self._unread > HIGH_WATER_BYTES and not self._gone.is_set():
             self._taken.clear()
             await self._taken.wait()
+
+
+def _declared_length(headers: FieldList) -> int | None:
+    """Return Content-Length, None if there is none. Raises ValueError for several, or no number."""
+    values = [value for name, value in headers if name == b"content-length"]
+    if not values:
+        return None
+    if len(values) > 1 or not values[0].isdigit():
+        raise ValueError(f"the answer's Content-Length is {values!r}")
+    return int(values[0])
 
 
 def _never_empty(app: Callable[..., Iterable[bytes]]) -> Callable[..., Iterator[bytes]]:

@@ -61,6 +61,17 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
         case "/204" | "/304" as path:
             await send(start(int(path[1:])))
             await send({"type": "http.response.body"})
+        case "/204-with-a-body" | "/304-with-a-body" as path:
+            await send(start(int(path[1:4]), (b"content-length", b"4")))
+            await send({"type": "http.response.body", "body": b"body"})
+        case "/shorter" | "/longer" as path:
+            await send(start(200, (b"content-length", b"6")))
+            for piece in [b"body"] if path == "/shorter" else [b"a body", b"more"]:
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await send({"type": "http.response.body"})
+        case "/begins-and-raises":
+            await send(start(200))
+            raise RuntimeError("before the body")
         case "/long":
             await send(start(200))
             for _ in range(PIECES):
@@ -92,10 +103,23 @@ def wsgi(environ: dict[str, Any], start_response: Callable[..., object]) -> Iter
     if path in ("/204", "/304"):
         start_response(f"{path[1:]} x", [])
         return []
+    if path in ("/204-with-a-body", "/304-with-a-body"):
+        start_response(f"{path[1:4]} x", [("Content-Length", "4")])
+        return [b"body"]
+    if path in ("/shorter", "/longer"):
+        start_response("200 OK", [("Content-Length", "6")])
+        return [b"body"] if path == "/shorter" else [b"a body", b"more"]
+    if path == "/begins-and-raises":
+        start_response("200 OK", [])
     if path == "/long":
         start_response("200 OK", [])
         return (PIECE for _ in range(PIECES))
     raise RuntimeError("before the answer")
+
+
+def httpx_application() -> httpx.AsyncBaseTransport:
+    """Make a transport of the user's, which frames nothing."""
+    return httpx.ASGITransport(app)
 
 
 def httpx_transport() -> httpx.AsyncBaseTransport:
@@ -120,6 +144,8 @@ async def serve(tmp_path: Path, authority: trustme.CA) -> AsyncIterator[Callable
     async def start(kind: str) -> dict[str, Any]:
         if kind in ("asgi", "wsgi"):
             return {"port": f"{kind}:{MODULE}:{'app' if kind == 'asgi' else 'wsgi'}"}
+        if kind == "httpx to an application":
+            return {"port": "http://127.0.0.1:1", "transport": f"{MODULE}:httpx_application"}
         config = Config()
         config.errorlog = None
         config.graceful_timeout = 0
@@ -197,6 +223,34 @@ async def test_answers_without_a_body(serve: Any, line: Any, kind: str) -> None:
     assert [(one.status, one.body, one.is_whole, one.cause) for one in seen] == [
         (204, b"", True, None), (304, b"", True, None), (200, b"", True, None)
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [*ALL, "httpx to an application"])
+@pytest.mark.parametrize("path", ["/204-with-a-body", "/304-with-a-body"])
+async def test_a_body_that_cannot_be_is_dropped(serve: Any, line: Any, kind: str, path: str) -> None:
+    async with line(unused, **await serve(kind)) as asked:
+        outcome = await asked.ask("GET", path)
+    assert (outcome.status, outcome.body, outcome.is_whole) == (int(path[1:4]), b"", True)
+    assert ((b"content-length", b"4") in outcome.headers) is (outcome.status == 304)
+
+
+@pytest.mark.parametrize("kind", ["asgi", "wsgi"])
+@pytest.mark.parametrize("path", ["/shorter", "/longer"])
+async def test_a_body_of_another_length_than_declared_is_no_whole_answer(
+    serve: Any, line: Any, kind: str, path: str
+) -> None:
+    async with line(unused, **await serve(kind)) as asked:
+        outcome = await asked.ask("GET", path)
+    assert (outcome.is_whole, outcome.cause) == (False, Cause.ANSWER_INCOMPLETE)
+
+
+@pytest.mark.parametrize("kind", ["asgi", "wsgi"])
+async def test_an_application_that_raises_before_the_body_has_not_begun_to_answer(
+    serve: Any, line: Any, kind: str
+) -> None:
+    async with line(unused, **await serve(kind)) as asked:
+        outcome = await asked.ask("GET", "/begins-and-raises")
+    assert (outcome.status, outcome.cause is None) == (0, False)
 
 
 @pytest.mark.parametrize("kind", ALL)
