@@ -103,7 +103,7 @@ def _httpoxy(fields: Sequence[Field]) -> str:
 
 def _url_override(fields: Sequence[Field]) -> str:
     """Fields that make some frameworks serve another path than the one that was routed and filtered."""
-    found = [name for name, _ in fields if name in URL_OVERRIDES]
+    found = [name for name, _ in fields if name.replace(b"_", b"-") in URL_OVERRIDES]
     return f"the field {_text(found[0])}, which overrides the path" if found else ""
 
 

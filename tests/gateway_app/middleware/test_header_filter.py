@@ -31,7 +31,10 @@ ABUSE: dict[str, list[tuple[str, list[Field]]]] = {
     "httpoxy": [("Proxy", [(b"proxy", b"http://evil.example:8080")])],
     "url_override": [
         (name.decode(), [(name, b"/admin")])
-        for name in (b"x-original-url", b"x-rewrite-url", b"x-override-url", b"x-original-uri")
+        for name in (
+            *(b"x-original-url", b"x-rewrite-url", b"x-override-url", b"x-original-uri"),
+            *(b"x_original_url", b"x-rewrite_url"),  # the same to a WSGI, CGI or PHP backend
+        )
     ]
     + [("Next.js", [(b"x-middleware-subrequest", b"middleware")])],
     "framing": [
