@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from gateway_app.answer import answer_cancelled, answer_error, dated_send, edge_send
 from gateway_app.config.errors import ConfigErrors
 from gateway_app.problem import Cause, GatewayError
-from gateway_app.request_framing import bound_receive
+from gateway_app.request_framing import NO_LIMIT, bound_receive, bound_replay
 from gateway_app.routing.json_body import LOOK_AHEAD_BYTES, UNPARSABLE, look_ahead
 from gateway_app.worker import Worker
 
@@ -103,13 +103,16 @@ async def _find_route_by_body(
 ) -> tuple[Route, Receive]:
     """Read the beginning of the body, since a route asks for it, and give a `receive` that replays it."""
     body: object = UNPARSABLE
-    if exchange.has_body:
+    if exchange.has_body and exchange.content_length <= LOOK_AHEAD_BYTES:
+        limit, exchange.max_body_bytes = exchange.max_body_bytes, NO_LIMIT  # the route may have another
         try:
             async with asyncio.timeout(LOOK_AHEAD_S):
                 body, receive = await look_ahead(receive)
         except TimeoutError as error:
             detail = f"the first {LOOK_AHEAD_BYTES} bytes of the body took more than {LOOK_AHEAD_S:g} s"
             raise GatewayError(Cause.REQUEST_TIMEOUT, detail) from error
+        exchange.max_body_bytes = limit
+        receive = bound_replay(exchange, receive)
         exchange.expects_continue = False  # reading the body has told the client to send it
     route = snapshot.find_route(exchange, scope, body)
     assert route is not None, "with a body there is nothing left to ask for"

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 _MAX_LENGTH_DIGITS: Final = 18
 
+NO_LIMIT: Final = 1 << 62
+"""As `Exchange.max_body_bytes`: bodies of any length."""
+
 
 def checked_host(host: bytes | None, found: dict[bytes, bytes], http_version: str) -> bytes:
     """Return the request's only host; `found` loses :authority. RFC 9112 3.2, RFC 9113 8.3.1.
@@ -107,6 +110,21 @@ def bound_receive(exchange: Exchange, receive: Receive) -> Receive:
         if declared >= 0 and (read > declared or (read < declared and not message.get("more_body", False))):
             raise GatewayError(Cause.MALFORMED, f"{declared} bytes of body declared, {read} received")
         return message
+
+    return receive_bounded
+
+
+def bound_replay(exchange: Exchange, receive: Receive) -> Receive:
+    """Return a `receive` for a body whose beginning was read before its limit was known.
+
+    Its callers see GatewayError(BODY_TOO_LARGE) in place of the first message that comes when the limit is
+    passed. What was not read yet is `bound_receive`'s to hold.
+    """
+
+    async def receive_bounded() -> Message:
+        if exchange.bytes_in > exchange.max_body_bytes:
+            raise GatewayError(Cause.BODY_TOO_LARGE, _body_limit(exchange))
+        return await receive()
 
     return receive_bounded
 
