@@ -132,14 +132,12 @@ class Backend:
         return self._policy.choose(self._candidates, self._key_of(exchange, scope) if self._key_of else "")
 
     def report(self, endpoint: Endpoint, ok: bool, latency_s: float) -> None:
-        """Learn from an attempt: `ok` unless the endpoint failed it (see `outlier`), and its duration.
+        """Learn from an answer's head, `ok` unless its status is a failure (see `outlier`), or a failure.
 
-        `latency_s` is the time to the answer's head, or to the failure. Attempts that ended for another
-        reason, such as a client that left, are not reported.
+        `latency_s` is the time to either. Attempts that end for another reason, such as a client that leaves,
+        are not reported. That one has succeeded is for its end to tell: `Endpoint.finish`.
         """
-        if ok:
-            endpoint.failures_in_row = 0
-        else:
+        if not ok:
             self._count_failure(endpoint)
         if self._observe is not None:
             self._observe(endpoint, latency_s, ok=ok)

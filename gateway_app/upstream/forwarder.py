@@ -105,6 +105,7 @@ async def _attempt(
     flight.cause = _RESPONSE_TIMEOUT
     flight.deadline = began + config.timeout.response
     endpoint.active += 1
+    ok = False
     try:
         response = await endpoint.transport.send(request, flight)
         try:
@@ -125,6 +126,7 @@ async def _attempt(
             if not response.is_complete:
                 body = await _relay(response, body, flight, config.timeout.idle, send)
             await send({"type": "http.response.body", "body": body})
+            ok = status not in FAILED_STATUSES
             return True
         finally:
             response.close()
@@ -137,7 +139,7 @@ async def _attempt(
             raise error from failure
         return False
     finally:
-        endpoint.finish()
+        endpoint.finish(ok)
 
 
 def _may_retry(

@@ -117,7 +117,9 @@ async def test_failures_in_a_row_eject_and_a_success_forgives(
     backend = bench.of(1, 2, 3, outlier=OUTLIER)
     one = backend.endpoints[0]
     for ok in (False, True, False):
+        one.active += 1
         backend.report(one, ok, 0.01)
+        one.finish(ok)
     assert one.state == "up"
 
     backend.report(one, False, 0.01)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from starlette.types import Message
 
+from gateway_app.config.backends import OutlierConfig
 from gateway_app.problem import Cause
 
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -190,6 +191,25 @@ async def test_a_reset_is_no_end_of_an_unframed_answer(line: Any) -> None:
         first = await made.ask(on_send=on_send)
 
     assert (first.cause, first.body, first.is_whole) == (Cause.ANSWER_INCOMPLETE, b"abc", False)
+
+
+async def test_answers_cut_one_after_the_other_eject_the_endpoint(line: Any) -> None:
+    """Their heads are sound: what counts is how they end."""
+    cut = OK + b"Content-Length: 9\r\n\r\nabc"
+    outlier = OutlierConfig(consecutive_failures=3)
+
+    async def speak(reader: Reader, writer: Writer) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(cut)
+
+    async with asyncio.timeout(5), line(speak, outlier=outlier) as made:
+        endpoint = made.backend.endpoints[0]
+        for count in (1, 2, 3):
+            assert (await made.ask()).cause is Cause.ANSWER_INCOMPLETE
+            assert endpoint.failures_in_row == count
+        cut += b"defghi"
+        assert (await made.ask()).is_whole
+        assert endpoint.failures_in_row == 0
 
 
 async def test_an_endpoint_that_falls_silent_within_its_answer(line: Any) -> None:
