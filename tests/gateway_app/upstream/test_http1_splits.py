@@ -58,6 +58,9 @@ class Wire:
     def abort(self) -> None:
         self.is_closed = True
 
+    def get_extra_info(self, name: str) -> None:
+        """There is no TLS."""
+
 
 class Kept:
     """Whether the pool gets the connection back."""
