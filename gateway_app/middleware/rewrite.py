@@ -13,7 +13,7 @@ from gateway_app.middleware import template
 from gateway_app.middleware.context import MiddlewareContext
 from gateway_app.middleware.url_template import compile_url
 from gateway_app.problem import Cause, GatewayError
-from gateway_app.routing.target import TargetError, TargetReader
+from gateway_app.routing.target import TargetError, TargetReader, path_for_matching
 
 if TYPE_CHECKING:
     from gateway_app.exchange import Exchange
@@ -100,13 +100,22 @@ class Rewrite:
 def _by_prefix(strip: bytes, add: bytes) -> Rewriting:
     length = len(strip)
     below = strip + b"/"
+    segments = strip.count(b"/") + 1
+    matched = path_for_matching(strip)
+    is_escaped = b"%" in strip
 
     def rewrite(path: bytes, exchange: Exchange, scope: Scope) -> bytes:
         if path.startswith(below):
             return add + path[length:]
         if path == strip:
             return add or b"/"
-        return path if strip else add + path
+        if not strip:
+            return add + path
+        if is_escaped or b"%" in path or b";" in path:  # routes take "/a%3Ab" for "/a:b", and "/a;x" for "/a"
+            parts = path.split(b"/", segments)
+            if path_for_matching(b"/".join(parts[:segments])) == matched:
+                return b"/".join([add, *parts[segments:]]) or b"/"
+        return path
 
     return rewrite
 
