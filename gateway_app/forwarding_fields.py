@@ -58,7 +58,9 @@ def _spelled_with_underscores(name: bytes) -> set[bytes]:
 
 
 ALIASES: Final = frozenset(
-    itertools.chain.from_iterable(_spelled_with_underscores(name) for name in REPLACED | CLAIMS)
+    itertools.chain.from_iterable(
+        _spelled_with_underscores(name) for name in HOP_BY_HOP | REPLACED | CLAIMS | {b"content-length"}
+    )
 )
 """`X_Forwarded_For` and the like, which a WSGI or CGI backend takes for the real one: always dropped."""
 

@@ -119,6 +119,8 @@ def test_a_stranger_is_believed_nothing(edge: Edge) -> None:
         (b"x_forwarded_for", b"127.0.0.1"),
         (b"x-forwarded_for", b"127.0.0.1"),
         (b"true-client-ip", b"127.0.0.1"),
+        (b"transfer_encoding", b"chunked"),
+        (b"content_length", b"5"),
         (b"x-request-id", b"mine"),
     )
     fields = sent_on(edge, scope)
