@@ -15,6 +15,8 @@ Whether a connection carries another exchange is decided in one place, `close`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import ssl
 from typing import TYPE_CHECKING
 
@@ -232,6 +234,9 @@ class Http1Connection(Http1Answer, asyncio.Protocol):
         was_closed = self._is_closed
         self._is_closed = True
         is_under_way = self._is_open and not self._complete and self._error is None
+        if is_under_way and exc is not None and not was_closed:
+            self._take_what_has_arrived()
+            is_under_way = not self._complete and self._error is None
         if is_under_way and (exc is not None or not self._is_proper_end() or not self.end_of_connection()):
             self._error = self._lost(exc)
         if self._drained is not None and not self._drained.done():
@@ -239,6 +244,18 @@ class Http1Connection(Http1Answer, asyncio.Protocol):
         self._wake()
         if not was_closed:
             self._on_closed(self)
+
+    def _take_what_has_arrived(self) -> None:
+        """Read on after a write has failed: an endpoint may refuse a body, close, and reset what still comes.
+
+        Its answer then waits in the socket, which the transport closes after this. Over TLS it is lost.
+        """
+        if self._transport.get_extra_info("ssl_object") is not None:
+            return
+        descriptor = self._transport.get_extra_info("socket").fileno()
+        with contextlib.suppress(OSError):  # it would block: that was all; or the reset itself
+            while not self._complete and self._error is None and (data := os.read(descriptor, 65536)):
+                self.feed(data)
 
     def _is_proper_end(self) -> bool:
         """Say whether the endpoint has ended it: over TLS, anyone on the way can (RFC 9112 9.8)."""

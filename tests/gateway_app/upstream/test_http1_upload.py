@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -169,6 +171,39 @@ async def test_an_early_answer_that_the_end_of_the_connection_ends(line: Any) ->
 
         assert (first.cause, first.status, first.body, first.is_whole) == (None, 413, b"large", True)
         assert made.pool["open"] == 0
+
+
+async def test_an_early_answer_is_not_lost_in_the_reset_that_follows_it(line: Any) -> None:
+    """An endpoint that closes without having read everything resets the connection (RFC 9112 9.6)."""
+    has_closed = threading.Event()
+
+    def refuse(listener: socket.socket) -> None:
+        endpoint, _ = listener.accept()
+        with endpoint:
+            endpoint.recv(100)  # not all of it
+            endpoint.sendall(REFUSAL + b"Content-Length: 5\r\n\r\nlarge")
+        has_closed.set()
+
+    given = 0
+
+    async def receive() -> Message:
+        nonlocal given
+        given += 1
+        if given == 2:
+            has_closed.wait(5)  # the loop stands still: the next piece is written before the answer is read
+        else:
+            await asyncio.sleep(0)
+        return {"type": "http.request", "body": PIECE, "more_body": True}
+
+    async with asyncio.timeout(10):
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            refusing = asyncio.create_task(asyncio.to_thread(refuse, listener))
+            async with line(silent, listener.getsockname()[1]) as made:
+                first = await made.ask("POST", receive=receive)
+                assert made.pool["open"] == 0
+                await refusing
+
+    assert (first.cause, first.status, first.body, first.is_whole) == (None, 413, b"large", True)
 
 
 async def test_an_answer_and_a_body_go_both_ways_at_once(line: Any) -> None:
