@@ -74,6 +74,28 @@ Naming one is an attempt to have a proxy remove what the backend decides by.
 _PLAIN_CONNECTION: Final = frozenset({b"", b"keep-alive", b"Keep-Alive", b"close", b"upgrade", b"Upgrade"})
 
 
+_IN_NAME: Final = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz"
+_IN_VALUE: Final = bytes({*b"\t", *range(0x20, 0x7F), *range(0x80, 0x100)})
+
+
+def check_answer(status: int, fields: list[Field]) -> None:
+    """Check a head that no parser has read: servers answer 500 for what is in none, or even stop.
+
+    Raises:
+        ValueError: the status is none of a final answer, or a field is malformed (RFC 9110 5.1, 5.5).
+
+    """
+    if not 200 <= status <= 999:
+        raise ValueError(f"{status} is no status of a final answer")
+    names, values = zip(*fields, strict=True) if fields else ((), ())
+    if (
+        b"" in names
+        or b"".join(names).translate(None, _IN_NAME)
+        or b"".join(values).translate(None, _IN_VALUE)
+    ):
+        raise ValueError("the answer has a malformed field")
+
+
 def list_members(value: bytes) -> list[bytes]:
     """Return the members of a comma-separated value, without surrounding white space and empty ones.
 

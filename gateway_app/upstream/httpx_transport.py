@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 import httpx
 
-from gateway_app.header_fields import without_hop_by_hop
+from gateway_app.header_fields import check_answer, without_hop_by_hop
 from gateway_app.problem import Cause, GatewayError
 from gateway_app.upstream.deadlines import BodyWatch
 from gateway_app.upstream.transport import FieldList, Sent, UpstreamError
@@ -53,7 +53,13 @@ class HttpxTransport:
         finally:
             if response is None:
                 self._active -= 1
-        return HttpxResponse(request.method, response, self._ended)
+        answer = HttpxResponse(request.method, response, self._ended)
+        try:
+            check_answer(answer.status, answer.headers)
+        except ValueError as error:
+            answer.close()
+            raise UpstreamError(Cause.BAD_ANSWER, str(error), Sent.MAYBE) from error
+        return answer
 
     async def aclose(self) -> None:
         """Close the user's transport, after the answers that are being given up."""

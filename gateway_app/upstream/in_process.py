@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from hypercorn.middleware import AsyncioWSGIMiddleware
 
-from gateway_app.header_fields import without_hop_by_hop
+from gateway_app.header_fields import check_answer, without_hop_by_hop
 from gateway_app.problem import Cause, GatewayError
 from gateway_app.upstream.deadlines import BodyWatch
 from gateway_app.upstream.lifespan import Lifespan
@@ -219,6 +219,7 @@ class InProcessResponse:
             self.headers = without_hop_by_hop(
                 (bytes(n).lower(), bytes(v)) for n, v in message.get("headers", ())
             )
+            check_answer(self.status, self.headers)
             self._has_no_body = self._has_no_body or self.status in (204, 304)
             self._left_bytes = None if self._has_no_body else _declared_length(self.headers)
             self._is_started = True

@@ -69,6 +69,15 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
             for piece in [b"body"] if path == "/shorter" else [b"a body", b"more"]:
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
             await send({"type": "http.response.body"})
+        case "/no-status" | "/interim-status" as path:
+            await send(start(42 if path == "/no-status" else 103))
+            await send({"type": "http.response.body"})
+        case "/line-break" | "/control-character" as path:
+            await send(start(200, (b"x-a", b"a\r\nx-b: b" if path == "/line-break" else b"a\x01b")))
+            await send({"type": "http.response.body"})
+        case "/space-in-a-name":
+            await send(start(200, (b"x a", b"b")))
+            await send({"type": "http.response.body"})
         case "/begins-and-raises":
             await send(start(200))
             raise RuntimeError("before the body")
@@ -242,6 +251,19 @@ async def test_a_body_of_another_length_than_declared_is_no_whole_answer(
     async with line(unused, **await serve(kind)) as asked:
         outcome = await asked.ask("GET", path)
     assert (outcome.is_whole, outcome.cause) == (False, Cause.ANSWER_INCOMPLETE)
+
+
+@pytest.mark.parametrize("kind", ["asgi", "httpx to an application"])
+@pytest.mark.parametrize(
+    "path", ["/no-status", "/interim-status", "/line-break", "/control-character", "/space-in-a-name"]
+)
+async def test_a_head_that_nobody_could_send_is_a_bad_answer(
+    serve: Any, line: Any, kind: str, path: str
+) -> None:
+    async with line(unused, **await serve(kind)) as asked:
+        outcome = await asked.ask("GET", path)
+        assert asked.pool["open"] == 0
+    assert (outcome.status, outcome.cause) == (0, Cause.BAD_ANSWER)
 
 
 @pytest.mark.parametrize("kind", ["asgi", "wsgi"])
