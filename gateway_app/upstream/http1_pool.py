@@ -86,7 +86,7 @@ class Http1Pool:
 
         """
         connection = self._take_idle(flight.started) or await self._acquire()
-        may_repeat = request.is_repeatable
+        is_repeat = False
         while True:
             try:
                 if request.receive is None:
@@ -98,9 +98,10 @@ class Http1Pool:
                 return connection
             except BaseException as error:
                 connection.drop()
-                if not (may_repeat and isinstance(error, UpstreamError) and error.sent is Sent.REUSED):
+                is_race = isinstance(error, UpstreamError) and error.sent is Sent.REUSED
+                if is_repeat or not (is_race and request.is_repeatable):
                     raise
-            may_repeat = False
+            is_repeat = True
             connection = await self._acquire()
 
     async def aclose(self) -> None:

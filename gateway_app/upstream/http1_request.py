@@ -68,6 +68,7 @@ async def start_upload(
         if not await _may_send_body(connection):
             flight.owns_receive = True  # the body stays unread, but a client that leaves must be noticed
             return
+        request.expects_continue = False
     else:
         connection.start(head_of(request, framing), request.method, is_whole=False)
     upload = _upload(connection, request, flight, idle_s)

@@ -49,7 +49,7 @@ class UpstreamRequest:
         body: the whole body, or its first piece where `receive` is given.
         receive: the ASGI callable that gives the rest of the body, None if `body` is whole.
         content_length: the declared length of the whole body, None if unknown.
-        expects_continue: the client waits for 100 before it sends the body.
+        expects_continue: the client waits for 100 before it sends the body; False once the body is read.
         scope: the client's scope, for transports that run the request in this process.
     """
 
@@ -76,8 +76,9 @@ class UpstreamRequest:
 
     @property
     def is_repeatable(self) -> bool:
-        """Say whether it can be sent twice without harm: idempotent (RFC 9110 9.2.2), and whole at hand."""
-        return self.receive is None and self.method in IDEMPOTENT_METHODS
+        """Say whether it can be sent again without harm: idempotent (RFC 9110 9.2.2), no body used up."""
+        is_unread = self.receive is None or self.expects_continue
+        return is_unread and self.method in IDEMPOTENT_METHODS
 
 
 class UpstreamResponse(Protocol):

@@ -66,6 +66,30 @@ async def test_a_repeatable_request_is_sent_again_on_a_fresh_connection(
         assert made.backend.endpoints[0].failures == 0
 
 
+async def test_a_body_that_the_client_still_has_is_asked_for_on_the_fresh_connection(line: Any) -> None:
+    """With Expect: 100-continue nothing of it has been read when the connection dies."""
+    is_first = True
+
+    async def speak(reader: Reader, writer: Writer) -> None:
+        nonlocal is_first
+        await reader.readuntil(b"\r\n\r\n")
+        if is_first:
+            is_first = False
+            writer.write(OK + b"Content-Length: 2\r\n\r\nok")
+            await reader.readuntil(b"\r\n\r\n")
+            return
+        writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        body = await reader.readexactly(3)
+        writer.write(OK + b"Content-Length: 3\r\n\r\n" + body)
+        await reader.read()
+
+    async with asyncio.timeout(5), line(speak) as made:
+        await made.ask()
+        again = await made.ask("PUT", body=[b"abc"], length=3, expect=True)
+
+        assert (again.cause, again.body, made.connections) == (None, b"abc", 2)
+
+
 async def test_a_request_that_cannot_be_repeated_is_not(line: Any) -> None:
     for method, body, sent in (
         ("POST", [], b"POST"),
