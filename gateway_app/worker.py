@@ -35,7 +35,7 @@ from gateway_app.upstream.background import Background
 from gateway_app.upstream.deadlines import Deadlines
 from gateway_app.upstream.forwarder import Forwarder
 from gateway_app.upstream.transports import make_transport
-from l4relay.resolve import Resolver
+from l4relay.dns.resolve import Resolver
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

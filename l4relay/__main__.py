@@ -12,13 +12,13 @@ import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
-from l4relay.admin import Collect, start_admin
-from l4relay.config import Config
-from l4relay.config_file import load
+from l4relay.config.load import load
+from l4relay.config.model import Config
+from l4relay.config.table import ConfigError
+from l4relay.observe.admin import Collect, start_admin
+from l4relay.observe.status import Status, merge
 from l4relay.shared_limits import SharedLimits, SharedTable
-from l4relay.status import Status, merge
 from l4relay.supervisor import Supervisor, WorkerPlace
-from l4relay.table import ConfigError
 from l4relay.worker import Worker
 
 

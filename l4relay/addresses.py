@@ -94,7 +94,7 @@ def parse_address(text: str, *, port_zero_allowed: bool = False) -> Address:
     return InetAddress(_checked_host(text, host), port)
 
 
-def parse_listen_address(text: str, *, default_transport: Transport = "tcp") -> ListenAddress:
+def parse_listen_address(text: str) -> ListenAddress:
     """Return where to listen; port 0 lets the system choose one.
 
     Raises:
@@ -103,7 +103,7 @@ def parse_listen_address(text: str, *, default_transport: Transport = "tcp") -> 
     """
     scheme, separator, rest = text.partition("://")
     if not separator:
-        scheme, rest = default_transport, text
+        scheme, rest = "tcp", text
     if scheme not in ("tcp", "udp"):
         raise ValueError(
             f'{text!r}: {scheme + "://"!r} is not known here; accepted are "tcp://" and "udp://"'
@@ -167,9 +167,6 @@ class NetworkSet:
 
     def __bool__(self) -> bool:
         return bool(self._networks)
-
-    def __repr__(self) -> str:
-        return f"NetworkSet({[str(network) for network in self._networks]})"
 
     def _look_up(self, ip: str) -> bool:
         packed = ip_bytes(ip)

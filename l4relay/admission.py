@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
 from l4relay.addresses import NetworkSet
-from l4relay.config import RelayConfig
-from l4relay.quantities import Rate
+from l4relay.config.model import RelayConfig
+from l4relay.config.quantities import Rate
 
 Refusal = Literal["denied", "max_connections", "max_connections_per_source", "max_rate_per_source"]
 

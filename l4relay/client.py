@@ -2,7 +2,7 @@
 
 import socket
 
-from l4relay.config import ProxyVersion
+from l4relay.config.model import ProxyVersion
 from l4relay.proxy_protocol import (
     Endpoint,
     Header,

@@ -17,7 +17,7 @@ from weakref import WeakValueDictionary
 
 from l4relay.addresses import Address, InetAddress, UnixAddress
 from l4relay.balance import POLICIES, Policy, eligible, slow_start_factor
-from l4relay.config import EndpointConfig, OutlierConfig
+from l4relay.config.model import EndpointConfig, OutlierConfig
 
 SocketAddress = tuple[str, int] | tuple[str, int, int, int] | str
 

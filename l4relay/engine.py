@@ -4,8 +4,8 @@ import secrets
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
-from l4relay.access_log import AccessLog
 from l4relay.endpoints import Registry
+from l4relay.observe.access_log import AccessLog
 from l4relay.pipes import PipePool
 from l4relay.poller import Poller
 

@@ -12,7 +12,7 @@ import socket
 import time
 from typing import Final
 
-from l4relay.config import HealthConfig, RelayConfig
+from l4relay.config.model import HealthConfig, RelayConfig
 from l4relay.endpoints import Endpoint, Group
 from l4relay.listener import EXHAUSTED
 from l4relay.proxy_protocol import LOCAL_V2, serialise_v1

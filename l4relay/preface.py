@@ -4,8 +4,8 @@ Pure: bytes in, verdict out. The ClientHello is only looked at and goes on to th
 PROXY header is taken off.
 """
 
-from l4relay.client_hello import MAX_BYTES, ClientHelloReader, Found, Verdict
-from l4relay.proxy_protocol import MAX_V2_BYTES, Header, parse
+from l4relay.proxy_protocol import Header, parse
+from l4relay.sni.client_hello import ClientHelloReader, Found, Verdict
 
 
 class Preface:
@@ -21,8 +21,6 @@ class Preface:
         rest: What came behind the header, for the endpoint.
 
     """
-
-    MAX_BYTES = MAX_V2_BYTES + MAX_BYTES
 
     __slots__ = ("_expects_header", "_hello", "header", "rest", "server_name")
 

@@ -18,7 +18,7 @@ from hashlib import blake2b
 from typing import Final
 
 from l4relay.admission import Bounds, Refusal, TokenBucket
-from l4relay.quantities import Rate
+from l4relay.config.quantities import Rate
 
 _ROWS: Final = 1 << 16
 _PROBES: Final = 32

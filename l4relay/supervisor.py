@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from l4relay.observe.status import Status
 from l4relay.shared_limits import SharedTable
-from l4relay.status import Status
 
 _CANNOT_START: Final = 1
 _RESTART_AFTER_S: Final = 1.0

@@ -17,7 +17,7 @@ from typing import Final
 from l4relay.addresses import NetworkSet
 from l4relay.admission import Limits
 from l4relay.client import Client
-from l4relay.config import RelayConfig
+from l4relay.config.model import RelayConfig
 from l4relay.endpoints import Endpoint, Group
 from l4relay.engine import Engine
 from l4relay.flow import Flow, abort_on_close

@@ -16,7 +16,7 @@ from typing import Final
 
 from l4relay.addresses import InetAddress, ListenAddress
 from l4relay.admission import Limits
-from l4relay.config import RelayConfig
+from l4relay.config.model import RelayConfig
 from l4relay.datagrams import ClientAddress, DatagramSocket
 from l4relay.endpoints import Endpoint
 from l4relay.engine import Engine

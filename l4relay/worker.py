@@ -14,20 +14,20 @@ from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any, Final
 
-from l4relay.access_log import AccessLog
 from l4relay.addresses import ListenAddress, UnixAddress
 from l4relay.admission import Limits, LocalLimits
-from l4relay.config import Config, RelayConfig
-from l4relay.config_file import load
+from l4relay.config.load import load
+from l4relay.config.model import Config, RelayConfig
+from l4relay.config.table import ConfigError
+from l4relay.dns.follow import LastAddresses, follow_names
+from l4relay.dns.resolve import Resolver
 from l4relay.engine import Engine
 from l4relay.health import watch_health
 from l4relay.listener import Listener, bind
-from l4relay.names import LastAddresses, follow_names
+from l4relay.observe.access_log import AccessLog
+from l4relay.observe.status import relay_status
 from l4relay.poller import Poller
 from l4relay.relay import Relay
-from l4relay.resolve import Resolver
-from l4relay.status import relay_status
-from l4relay.table import ConfigError
 from l4relay.tcp import TcpRelay
 from l4relay.udp import UdpListener, UdpRelay
 

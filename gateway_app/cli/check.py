@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from gateway_app.config.errors import ConfigError
     from gateway_app.config.model import GatewayConfig
-    from l4relay.toml_lines import KeyPath
+    from l4relay.config.toml_lines import KeyPath
 
 
 async def problems_of(config: GatewayConfig) -> list[ConfigError]:

@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from l4relay.toml_lines import KeyPath as KeyPath
+from l4relay.config.toml_lines import KeyPath as KeyPath
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -6,14 +6,14 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from gateway_app.config.tables import table_of, tables_in, texts_in
-from l4relay.toml_lines import key_text
+from l4relay.config.toml_lines import key_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from gateway_app.config.errors import ConfigError
     from gateway_app.config.source import Source
-    from l4relay.toml_lines import KeyPath
+    from l4relay.config.toml_lines import KeyPath
 
 _ANY: Final = frozenset({"0.0.0.0", "[::]"})  # noqa: S104  # nothing is bound here
 _IS_NUMBER: Final = re.compile(r"[0-9.]+|\[[0-9a-f:.]+\]")

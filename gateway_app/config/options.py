@@ -35,7 +35,7 @@ from gateway_app.middleware.registry import (
     resolve,
     signature_of,
 )
-from l4relay.toml_lines import KeyPath, key_text
+from l4relay.config.toml_lines import KeyPath, key_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

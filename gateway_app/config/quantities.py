@@ -11,7 +11,7 @@ from typing import Annotated, Final
 
 from pydantic import BeforeValidator, Field, ValidationInfo, WithJsonSchema
 
-from l4relay.quantities import DURATION_EXPECTED, DURATION_PATTERN, NUMBER, parse_duration
+from l4relay.config.quantities import DURATION_EXPECTED, DURATION_PATTERN, NUMBER, parse_duration
 
 SIZE_EXPECTED: Final = 'expected a size with its unit, such as "512B", "64KiB" or "10MB"'
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gateway_app.config.errors import ConfigError
-from l4relay import config_file as relay_config
-from l4relay.table import ConfigError as RelayConfigError
+from l4relay.config import load as relay_config
+from l4relay.config.table import ConfigError as RelayConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,7 +9,7 @@ from typing import Any
 
 from gateway_app.config.errors import ConfigError, ConfigErrors
 from gateway_app.config.syntax import syntax_error
-from l4relay.toml_lines import KeyPath, Lines, key_text, locate
+from l4relay.config.toml_lines import KeyPath, Lines, key_text, locate
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from gateway_app.config.errors import closest, nearest, shown
-from l4relay.toml_lines import key_text
+from l4relay.config.toml_lines import key_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,18 +10,18 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Protocol
 
-from l4relay.resolve import ResolveError
+from l4relay.dns.resolve import ResolveError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from l4relay.resolve import Resolution
+    from l4relay.dns.resolve import Resolution
 
 logger = logging.getLogger("gateway.upstream")
 
 
 class Resolver(Protocol):
-    """Looks names up; `l4relay.resolve.Resolver` is the one in use."""
+    """Looks names up; `l4relay.dns.resolve.Resolver` is the one in use."""
 
     async def resolve(self, host: str, port: int) -> Resolution:
         """Return the addresses of `host` and how long they hold. Raises ResolveError."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from l4relay.config_file import load
+from l4relay.config.load import load
 from l4relay.worker import Worker
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

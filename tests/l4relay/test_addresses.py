@@ -81,10 +81,8 @@ def test_a_listener_may_say_its_transport(text: str, transport: str, address: Ad
     assert parse_listen_address(str(listen)) == listen
 
 
-def test_a_listener_without_a_scheme_takes_the_default() -> None:
-    assert parse_listen_address("[::1]:53", default_transport="udp") == ListenAddress(
-        "udp", InetAddress("::1", 53)
-    )
+def test_a_listener_without_a_scheme_is_tcp() -> None:
+    assert parse_listen_address("[::1]:53") == ListenAddress("tcp", InetAddress("::1", 53))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from l4relay.admission import Bounds, Limits, LocalLimits
-from l4relay.quantities import Rate
+from l4relay.config.quantities import Rate
 from l4relay.shared_limits import SharedLimits, SharedTable
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from l4relay.config import HealthConfig, OutlierConfig, ProcessConfig, RelayConfig
-from l4relay.config_file import parse
+from l4relay.config.load import parse
+from l4relay.config.model import HealthConfig, OutlierConfig, ProcessConfig, RelayConfig
 
 GUIDE = (Path(__file__).parents[2] / "docs/relay.md").read_text()
 EXCERPTS = re.findall(r"```toml\n(.*?)```", GUIDE, re.DOTALL)

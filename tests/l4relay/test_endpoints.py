@@ -10,9 +10,9 @@ import pytest
 
 from l4relay import health
 from l4relay.addresses import InetAddress
-from l4relay.config import EndpointConfig, OutlierConfig
+from l4relay.config.model import EndpointConfig, OutlierConfig
+from l4relay.dns.resolve import Resolution, ResolveError
 from l4relay.endpoints import Group, Registry
-from l4relay.resolve import Resolution, ResolveError
 
 
 def group(*configs: EndpointConfig, **options: Any) -> Group:

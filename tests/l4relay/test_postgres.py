@@ -91,7 +91,8 @@ async def test_queries_and_copies(start_relay: Any, postgres: str) -> None:
     sums = await asyncio.gather(*[psql(relay.port, "SELECT count(*) FROM copied") for _ in range(8)])
     assert sums == [b"%d\n" % ROWS] * 8
     lines = await relay.ended(12)
-    assert {line["end"] for line in lines} == {"client_closed"}
+    # psql says that it ends, and closes: either end may be the first to close.
+    assert {line["end"] for line in lines} <= {"client_closed", "endpoint_closed"}
 
 
 async def test_a_query_is_cancelled_over_a_connection_of_its_own(start_relay: Any, postgres: str) -> None:

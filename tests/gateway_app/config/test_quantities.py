@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from gateway_app.config.quantities import Duration, PositiveDuration, Size, parse_size
-from l4relay.quantities import parse_duration
+from l4relay.config.quantities import parse_duration
 
 
 class Table(BaseModel):

@@ -10,7 +10,7 @@ import pytest
 
 from gateway_app.config.errors import ConfigErrors
 from gateway_app.config.load import load_text
-from l4relay.toml_lines import KeyPath, locate
+from l4relay.config.toml_lines import KeyPath, locate
 
 REFERENCE = Path(__file__).with_name("reference.toml")
 

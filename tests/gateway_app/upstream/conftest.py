@@ -21,7 +21,7 @@ from gateway_app.upstream.endpoint import Endpoint
 from gateway_app.upstream.forwarder import Forwarder
 from gateway_app.upstream.transport import Transport
 from gateway_app.upstream.transports import make_transport
-from l4relay.resolve import Resolver
+from l4relay.dns.resolve import Resolver
 
 LoopFactories = dict[str, Callable[[], asyncio.AbstractEventLoop]]
 

@@ -10,8 +10,8 @@ import pytest
 
 from gateway_app.config.backends import HealthConfig
 from gateway_app.upstream.resolution import one_family
-from l4relay.dns_message import encode_name
-from l4relay.resolve import Resolver
+from l4relay.dns.message import encode_name
+from l4relay.dns.resolve import Resolver
 
 Eventually = Callable[[Callable[[], bool]], Any]
 

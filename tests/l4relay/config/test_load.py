@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from l4relay.addresses import InetAddress
-from l4relay.config import EndpointConfig
-from l4relay.config_file import parse
-from l4relay.quantities import Rate
-from l4relay.table import ConfigError
-from l4relay.values import duration, rate
+from l4relay.config.load import parse
+from l4relay.config.model import EndpointConfig
+from l4relay.config.quantities import Rate
+from l4relay.config.table import ConfigError
+from l4relay.config.values import duration, rate
 
 GOOD = """
 [gateway]
@@ -131,5 +131,5 @@ def test_what_is_no_duration_or_rate(text: Any) -> None:
 
 
 def test_the_reference_file_is_valid() -> None:
-    shipped = Path(__file__).parents[2] / "routes.toml"
+    shipped = Path(__file__).parents[3] / "routes.toml"
     assert parse(shipped.read_text(), "routes.toml").relays

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from l4relay.client_hello import MAX_BYTES, Answer, ClientHelloReader, Found, Verdict
+from l4relay.sni.client_hello import MAX_BYTES, Answer, ClientHelloReader, Found, Verdict
 
 
 def real_hello(server_name: str | None, *, versions: ssl.TLSVersion | None = None) -> bytes:

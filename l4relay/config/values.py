@@ -11,7 +11,7 @@ from l4relay.addresses import (
     parse_listen_address,
     parse_network,
 )
-from l4relay.quantities import DURATION_EXPECTED, Rate, parse_duration, parse_rate
+from l4relay.config.quantities import DURATION_EXPECTED, Rate, parse_duration, parse_rate
 
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 _NO_BOUND: Final = 1 << 31

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from l4relay.addresses import Address, ListenAddress, Transport
-from l4relay.quantities import Rate
+from l4relay.config.quantities import Rate
 
 ProxyVersion = Literal["v1", "v2", "v2-crc32c"]
 

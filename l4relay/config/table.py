@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import MISSING, dataclass, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from l4relay.toml_lines import KeyPath, key_text, locate
+from l4relay.config.toml_lines import KeyPath, key_text, locate
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

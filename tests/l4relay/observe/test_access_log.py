@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from l4relay.access_log import AccessLog
+from l4relay.observe.access_log import AccessLog
 
 LINES = 2_000
 

@@ -8,9 +8,9 @@ from typing import Any, cast
 
 import pytest
 
-from l4relay.dns_message import RecordType, encode_name
-from l4relay.resolv_conf import ResolvConf, parse_hosts, parse_resolv_conf
-from l4relay.resolve import LOCAL_EXPIRY_S, ResolveError, Resolver
+from l4relay.dns.message import RecordType, encode_name
+from l4relay.dns.resolve import LOCAL_EXPIRY_S, ResolveError, Resolver
+from l4relay.dns.system_files import ResolvConf, parse_hosts, parse_resolv_conf
 
 Zone = dict[tuple[str, RecordType], list[bytes]]
 A, AAAA, CNAME, SOA = RecordType.A, RecordType.AAAA, RecordType.CNAME, RecordType.SOA

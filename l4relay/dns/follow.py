@@ -4,9 +4,9 @@ import asyncio
 import logging
 
 from l4relay.addresses import InetAddress
-from l4relay.config import EndpointConfig
+from l4relay.config.model import EndpointConfig
+from l4relay.dns.resolve import ResolveError, Resolver
 from l4relay.endpoints import Group
-from l4relay.resolve import ResolveError, Resolver
 
 LastAddresses = dict[InetAddress, list[InetAddress]]
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from l4relay.addresses import ListenAddress, UnixAddress, parse_address
 from l4relay.balance import POLICIES
-from l4relay.config import (
+from l4relay.config.model import (
     Config,
     EndpointConfig,
     HealthConfig,
@@ -22,8 +22,8 @@ from l4relay.config import (
     ProcessConfig,
     RelayConfig,
 )
-from l4relay.table import ConfigError, Problem, Problems, Table
-from l4relay.values import (
+from l4relay.config.table import ConfigError, Problem, Problems, Table
+from l4relay.config.values import (
     boolean,
     duration,
     latin1,

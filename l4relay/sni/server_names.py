@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from l4relay.config import EndpointConfig, RelayConfig
+from l4relay.config.model import EndpointConfig, RelayConfig
 from l4relay.endpoints import Endpoint, Group, Registry
 
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from l4relay.toml_lines import KeyPath, locate
+from l4relay.config.toml_lines import KeyPath, locate
 
-REFERENCE = Path(__file__).parents[1] / "gateway_app" / "config" / "reference.toml"
+REFERENCE = Path(__file__).parents[2] / "gateway_app" / "config" / "reference.toml"
 
 
 def paths_in(value: object, path: KeyPath = ()) -> set[KeyPath]:

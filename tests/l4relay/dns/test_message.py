@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from l4relay.dns_message import (
+from l4relay.dns.message import (
     Addresses,
     DnsMessageError,
     Record,

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from l4relay.addresses import Address, UnixAddress
-from l4relay.status import Status, render_metrics
+from l4relay.observe.status import Status, render_metrics
 
 Collect = Callable[[], Awaitable[Status]]
 

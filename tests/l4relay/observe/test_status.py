@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from l4relay.status import Status, merge, render_metrics
+from l4relay.observe.status import Status, merge, render_metrics
 
 
 def merged(relay: Any, workers: int = 1) -> Status:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from l4relay.addresses import ip_bytes
-from l4relay.dns_message import (
+from l4relay.dns.message import (
     MAX_ALIASES,
     DnsMessageError,
     RecordType,
@@ -26,7 +26,7 @@ from l4relay.dns_message import (
     encode_query,
     follow_aliases,
 )
-from l4relay.resolv_conf import ResolvConf, WatchedFile, is_ipv6, parse_hosts, parse_resolv_conf
+from l4relay.dns.system_files import ResolvConf, WatchedFile, is_ipv6, parse_hosts, parse_resolv_conf
 
 _MAX_UDP_BYTES: Final = 4096
 _LOCALHOST: Final = {"localhost": ("127.0.0.1", "::1")}

@@ -1,0 +1,1 @@
+"""Names and their addresses, asked for again when their time is over."""

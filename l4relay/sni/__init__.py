@@ -1,0 +1,1 @@
+"""Choosing endpoints by the name in a TLS ClientHello, without terminating anything."""
