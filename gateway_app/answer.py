@@ -58,7 +58,10 @@ def _send(exchange: Exchange, send: Send, message: Message) -> Awaitable[None]:
     if kind == "http.response.body" or kind == "websocket.http.response.body":
         exchange.bytes_out += len(message.get("body", b""))
     elif kind == "http.response.start" or kind == "websocket.http.response.start":
-        exchange.status = message["status"]
+        status = message["status"]
+        if not 200 <= status <= 999:  # a worker of granian ends where it cannot write the status line
+            raise ValueError(f"an answer's status is from 200 to 999, not {status}")
+        exchange.status = status
         fields = message.get("headers", ())
         withheld = exchange.withheld_fields
         if not withheld.isdisjoint(map(_name_of, fields)):

@@ -491,6 +491,20 @@ async def test_an_unknown_error_is_500_with_its_cause_in_the_log_only(
     assert record.exc_info is not None
 
 
+@pytest.mark.parametrize("status", [0, 42, 101, 1000])
+async def test_a_status_that_ends_no_request_is_an_error_of_ours(edge: Edge, status: int) -> None:
+    """Whichever middleware sends it: some servers would not survive it."""
+    scope = proxied()
+    exchange = edge.admit(scope)
+    server = Recorder()
+    answer = edge_send(exchange, server)
+    with pytest.raises(ValueError, match="from 200 to 999") as caught:
+        await answer({"type": "http.response.start", "status": status, "headers": []})
+    await answer_error(exchange, scope, answer, caught.value)
+    assert server.messages[0]["status"] == server.problem["status"] == 500
+    assert server.problem["cause"] == "internal"
+
+
 async def test_an_answer_that_has_begun_is_cut(edge: Edge) -> None:
     exchange, scope = exchange_of(edge)
     server = Recorder()
