@@ -3,6 +3,17 @@
 `gateway_app:app` is what any ASGI server serves; `GATEWAY_CONFIG` names its file, by default `routes.toml` in
 the working directory. The gateway is made when the server starts it, so that importing the package costs
 nothing.
+
+The way of a request, file by file:
+
+    gateway ──▶ edge ──▶ snapshot ──▶ middleware/ ──▶ upstream/forwarder ──▶ upstream/http1, …
+    one call    id,      finds the    of the route,   chooses, retries,      carry it to an endpoint
+    a request   client   route        outermost first times out
+
+and its answer goes the same way back, out through `answer`. An `exchange` holds what is known of a request, a
+`snapshot` what was compiled from `config/` with the table of `routing/`, and `worker` everything that
+outlives both: it starts, reloads and stops. `serving/` starts the servers, `cli/` is the `gateway` command,
+`admin/` and `observe/` tell what happens, `state/` holds what is counted.
 """
 
 from __future__ import annotations
