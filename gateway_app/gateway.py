@@ -10,11 +10,10 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from gateway_app.answer import answer_cancelled, answer_error, dated_send, edge_send
-from gateway_app.config.errors import ConfigErrors
 from gateway_app.problem import Cause, GatewayError
 from gateway_app.request_framing import NO_LIMIT, bound_receive, bound_replay
 from gateway_app.routing.json_body import LOOK_AHEAD_BYTES, UNPARSABLE, look_ahead
-from gateway_app.worker import Worker
+from gateway_app.worker import Worker, if_unexpected
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,8 +87,8 @@ class Gateway:
         await receive()
         try:
             await self._worker.start()
-        except (ConfigErrors, OSError) as error:
-            logger.error("the gateway does not start:\n%s", error)
+        except Exception as error:  # an error that got out would have the server go on without a gateway
+            logger.error("the gateway does not start:\n%s", error, exc_info=if_unexpected(error))
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             return
         await send({"type": "lifespan.startup.complete"})

@@ -7,6 +7,7 @@ counters, metrics) is handed over from the previous snapshot by identity.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -104,10 +105,19 @@ class Snapshot:
         return route
 
     async def startup(self) -> None:
-        """Start the middlewares that have something to start."""
-        for instance in self.instances:
-            if isinstance(instance, HasStartup):
-                await instance.startup()
+        """Start the middlewares that have something to start; if one fails, those before it are shut down."""
+        started: list[ASGIApp] = []
+        try:
+            for instance in self.instances:
+                if isinstance(instance, HasStartup):
+                    await instance.startup()
+                    started.append(instance)
+        except BaseException:
+            for instance in started:
+                if isinstance(instance, HasShutdown):
+                    with suppress(Exception):  # the failure of the start is the one to tell
+                        await instance.shutdown()
+            raise
 
     async def shutdown(self) -> None:
         """Shut the middlewares down that have something to give back."""

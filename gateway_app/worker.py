@@ -157,7 +157,7 @@ class Worker:
             await self._use(await self._read())
         except Exception as error:  # whatever a file or a user's class does, the running one stays
             self.metrics.cell(families.RELOADS, "failed").add()
-            logger.error("the configuration stays as it was:\n%s", error, exc_info=_if_unexpected(error))
+            logger.error("the configuration stays as it was:\n%s", error, exc_info=if_unexpected(error))
             return False
         self.metrics.cell(families.RELOADS, "ok").add()
         logger.info("the configuration has been taken over from %s", self.config_path)
@@ -261,7 +261,7 @@ async def _close(instances: tuple[ASGIApp, ...], backends: list[Backend]) -> Non
         await backend.close()
 
 
-def _if_unexpected(error: Exception) -> Exception | None:
+def if_unexpected(error: Exception) -> Exception | None:
     """Give the exception whose traceback helps; a configuration error says all by itself."""
     return None if isinstance(error, ConfigErrors | OSError) else error
 

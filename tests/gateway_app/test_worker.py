@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,32 @@ listen = "127.0.0.1:PORT"
 [[routes]]
 name = "hello"
 respond = { body = "hello" }
+"""
+
+
+STARTING = """
+from pathlib import Path
+
+def tell(line):
+    with Path(__file__).with_suffix(".log").open("a") as log:
+        log.write(f"{line}\\n")
+
+class Good:
+    def __init__(self, app):
+        self.app = app
+
+    async def __call__(self, scope, receive, send):
+        await self.app(scope, receive, send)
+
+    async def startup(self):
+        tell("started")
+
+    async def shutdown(self):
+        tell("shut down")
+
+class Bad(Good):
+    async def startup(self):
+        raise RuntimeError("no database")
 """
 
 
@@ -90,3 +117,18 @@ async def test_a_backend_that_cannot_be_set_up_is_told_with_its_line(
         await worker.start()
     assert worker.snapshot is None
     assert not worker.backends
+
+
+async def test_middlewares_that_have_started_are_shut_down_if_a_later_one_cannot_start(
+    tmp_path: Path, run_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "starting.py").write_text(STARTING)
+    text = routes_file(tmp_path, 0).read_text()
+    path = tmp_path / "routes.toml"
+    middlewares = [f'[middleware.{name}]\ntype = "starting:{name.title()}"\n' for name in ("bad", "good")]
+    path.write_text(f'{text}middleware = ["bad", "good"]\n' + "".join(middlewares))
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    worker = Worker(path)
+    with pytest.raises(RuntimeError, match="no database"):
+        await worker.start()
+    assert (tmp_path / "starting.log").read_text() == "started\nshut down\n"

@@ -558,3 +558,22 @@ def test_every_answer_has_one_date(serve: Serve, server: str) -> None:
         dates = [line for line in answer.split(b"\r\n") if line.lower().startswith(b"date:")]
         assert len(dates) == 1
         assert expected in dates[0]
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_a_middleware_that_cannot_start_ends_the_start_and_is_told(
+    serve: Serve, tmp_path: Path, server: str
+) -> None:
+    (tmp_path / "no_database.py").write_text(
+        "class NoDatabase:\n"
+        "    def __init__(self, app):\n"
+        "        self.app = app\n\n"
+        "    async def __call__(self, scope, receive, send):\n"
+        "        await self.app(scope, receive, send)\n\n"
+        "    async def startup(self):\n"
+        "        raise RuntimeError('no database')\n"
+    )
+    text = file() + 'middleware = ["late"]\n\n[middleware.late]\ntype = "no_database:NoDatabase"\n'
+    served = serve(server, text)
+    assert served.process.wait(50) == 1
+    assert "the gateway does not start:\nno database\nTraceback" in served.log()
