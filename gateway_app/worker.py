@@ -22,6 +22,7 @@ from gateway_app.config.proxy_protocol import READ_BY_HYPERCORN_ALONE
 from gateway_app.config.watch import changes, digest
 from gateway_app.edge import Edge
 from gateway_app.expectations import failed_expectations
+from gateway_app.middleware.registry import changed_modules
 from gateway_app.observe import families
 from gateway_app.observe.access_log import AccessLog
 from gateway_app.observe.backends import BackendSampler
@@ -159,6 +160,11 @@ class Worker:
             self.metrics.cell(families.RELOADS, "failed").add()
             logger.error("the configuration stays as it was:\n%s", error, exc_info=if_unexpected(error))
             return False
+        finally:
+            for name in changed_modules():
+                logger.warning(
+                    "module %s has changed since it was imported; only a new start imports it again", name
+                )
         self.metrics.cell(families.RELOADS, "ok").add()
         logger.info("the configuration has been taken over from %s", self.config_path)
         return True

@@ -34,6 +34,7 @@ from gateway_app.middleware.registry import (
     build,
     resolve,
     signature_of,
+    told,
 )
 from l4relay.config.toml_lines import KeyPath, key_text
 
@@ -146,13 +147,18 @@ class _OptionChecker:
         for use in (Use(at, "", None), *uses):
             context = self._shared.context(key_text(at), use.route, type_name, options, use.params)
             try:
-                build(factory, _never_called, options, context)
+                instance = build(factory, _never_called, options, context)
             except ValueError as error:
                 place, message = _place_of(str(error), options) if use.at == at else ((), str(error))
                 self._add((*use.at, *place), message)
                 return False
-            except Exception as error:  # a user's class may fail in any way
-                self._add(use.at, f"{type_name} cannot be made: {error!r}")
+            except (Exception, SystemExit) as error:  # a user's class may fail in any way
+                self._add(use.at, f"{type_name} cannot be made: {told(error)}")
+                return False
+            if not callable(instance):
+                self._add(
+                    (*at, "type"), f"{type_name} lacks `async def __call__(self, scope, receive, send)`"
+                )
                 return False
         return True
 

@@ -12,6 +12,9 @@ import functools
 import importlib
 import inspect
 import operator
+import os
+import sys
+import traceback
 import types
 import typing
 from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
@@ -47,6 +50,12 @@ class _Required:
 
 REQUIRED: Final = _Required()
 """The default of an option that has none."""
+
+
+_NOT_THE_USERS: Final = (os.path.dirname(os.path.dirname(__file__)) + os.sep, importlib.__file__)
+
+_imported: Final[dict[str, object]] = {}
+"""The users' modules, and what tells the file that was imported from a later one of that name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,18 +100,35 @@ def resolve(type_name: str) -> MiddlewareFactory:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name != module_name:
-            raise ValueError(f"{type_name!r}: {module_name} cannot be imported: {error!r}") from error
+            raise ValueError(f"{type_name!r}: {module_name} cannot be imported: {told(error)}") from error
         raise ValueError(
             f"{type_name!r}: there is no module {module_name}: not in the working directory, not beside the "
             "file, and none is installed"
         ) from error
-    except Exception as error:  # a user's module may fail in any way while it is imported
-        raise ValueError(f"{type_name!r}: {module_name} cannot be imported: {error!r}") from error
+    except (Exception, SystemExit) as error:  # a user's module may fail in any way while it is imported
+        raise ValueError(f"{type_name!r}: {module_name} cannot be imported: {told(error)}") from error
+    if type_name not in BUILT_IN:
+        _imported.setdefault(module_name, _version_of(module_name))
     factory = getattr(module, attribute, None)
     if not callable(factory):
         hint = _nearest(attribute, vars(module))
         raise ValueError(f"{type_name!r}: {module_name} has no class {attribute}{hint}")
     return typing.cast(MiddlewareFactory, factory)
+
+
+def changed_modules() -> list[str]:
+    """Return the names of the users' modules whose files have changed since they were imported."""
+    return [name for name, version in _imported.items() if _version_of(name) != version]
+
+
+def told(error: BaseException) -> str:
+    """Return what went wrong in a user's module, and in which line."""
+    if isinstance(error, SyntaxError):
+        return f"{type(error).__name__}: {error}"  # has the file's name and the line
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if os.path.isfile(frame.filename) and not frame.filename.startswith(_NOT_THE_USERS):
+            return f"{error!r} in {os.path.relpath(frame.filename)}:{frame.lineno}"
+    return repr(error)
 
 
 def signature_of(factory: MiddlewareFactory) -> Signature:
@@ -183,6 +209,14 @@ def _module_names(factory: MiddlewareFactory) -> dict[str, Any]:
     function = factory.__init__ if inspect.isclass(factory) else factory
     names = getattr(inspect.unwrap(function), "__globals__", None)
     return {} if names is None else names
+
+
+def _version_of(module_name: str) -> object:
+    try:
+        status = os.stat(getattr(sys.modules.get(module_name), "__file__", None) or "")
+    except OSError:  # deleted, or never a file
+        return None
+    return (status.st_mtime_ns, status.st_size)
 
 
 def _hint(type_name: str) -> str:

@@ -132,3 +132,28 @@ async def test_middlewares_that_have_started_are_shut_down_if_a_later_one_cannot
     with pytest.raises(RuntimeError, match="no database"):
         await worker.start()
     assert (tmp_path / "starting.log").read_text() == "started\nshut down\n"
+
+
+async def test_a_reload_tells_of_modules_whose_change_it_cannot_take_over(
+    tmp_path: Path,
+    run_directory: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    module = tmp_path / "changing.py"
+    module.write_text(STARTING)
+    path = routes_file(tmp_path, 0)
+    path.write_text(f'{path.read_text()}middleware = ["m"]\n[middleware.m]\ntype = "changing:Good"\n')
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    worker = Worker(path)
+    await worker.start()
+    try:
+        await worker.reload()
+        assert "changing" not in caplog.text
+        module.write_text(STARTING + "\nclass Later(Good): ...\n")
+        path.write_text(path.read_text().replace("Good", "Later"))
+        assert not await worker.reload()
+    finally:
+        await worker.aclose()
+    assert "changing has no class Later" in caplog.text
+    assert "module changing has changed since it was imported; only a new start" in caplog.text

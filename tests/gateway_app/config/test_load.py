@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -376,6 +378,56 @@ def test_errors_of_routes(text: str, errors: list[str]) -> None:
 def test_errors_of_middlewares(text: str, error: str) -> None:
     (found,) = errors_of(text)
     assert found.startswith(error)
+
+
+BROKEN = """
+import sys
+
+class Boom:
+    def __init__(self, app):
+        {}["key"]
+
+class Leaves:
+    def __init__(self, app):
+        sys.exit(3)
+
+class Uncalled:
+    def __init__(self, app): ...
+"""
+
+
+@pytest.mark.parametrize(
+    ("type_name", "error"),
+    [
+        ("broken:Boom", "1: middleware.m: broken:Boom cannot be made: KeyError('key') in DIR/broken.py:6"),
+        ("broken:Leaves", "1: middleware.m: broken:Leaves cannot be made: SystemExit(3) in DIR/broken.py:10"),
+        (
+            "broken:Uncalled",
+            "2: middleware.m.type: broken:Uncalled lacks `async def __call__(self, scope, receive, send)`",
+        ),
+        (
+            "broken_syntax:M",
+            "2: middleware.m.type: 'broken_syntax:M': broken_syntax cannot be imported: SyntaxError: "
+            "expected ':' (broken_syntax.py, line 2)",
+        ),
+        (
+            "broken_import:M",
+            "2: middleware.m.type: 'broken_import:M': broken_import cannot be imported: SystemExit(1) "
+            "in DIR/broken_import.py:2",
+        ),
+    ],
+)
+def test_whatever_a_class_does_while_it_is_made_is_told_with_its_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, type_name: str, error: str
+) -> None:
+    (tmp_path / "broken.py").write_text(BROKEN)
+    (tmp_path / "broken_syntax.py").write_text("class M:\n    def __init__(self, app)\n")
+    (tmp_path / "broken_import.py").write_text("import sys\nsys.exit(1)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "broken", raising=False)
+    assert errors_of(f'[middleware.m]\ntype = "{type_name}"') == [
+        error.replace("DIR", os.path.relpath(tmp_path))
+    ]
 
 
 def test_a_template_that_the_route_cannot_fill_is_an_error_of_the_route() -> None:
