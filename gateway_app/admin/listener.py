@@ -54,6 +54,25 @@ def open_listener(listen: str, directory: Path, worker: str) -> socket.socket | 
         os.close(lock)
 
 
+def check_listener(listen: str, directory: Path) -> None:
+    """Make sure that the workers to come can have the address.
+
+    Raises:
+        OSError: it cannot be had; the message says which, and why.
+        ValueError: `listen` is no address.
+
+    """
+    nobody = "start"
+    try:
+        listener = open_listener(listen, directory, nobody)
+    finally:
+        forget_listener(directory, nobody)
+    if listener is not None:
+        with listener:
+            if isinstance(path := listener.getsockname(), str):
+                os.unlink(path)
+
+
 def forget_listener(directory: Path, worker: str) -> None:
     """Note that this worker listens no more."""
     (directory / f"{worker}{_SUFFIX}").unlink(missing_ok=True)

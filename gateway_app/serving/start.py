@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from gateway_app.admin.listener import check_listener
 from gateway_app.observe.run_directory import VARIABLE, create_run_directory
 from gateway_app.serving.listeners import Listener, open_listeners
 from gateway_app.serving.supervisor import Program, Supervisor
@@ -67,6 +68,8 @@ def serve(
         else:
             listeners = open_listeners(settings.listen)
             programs = _hypercorn(listeners, settings.drain, options.workers)
+        if config.admin is not None:
+            check_listener(config.admin.listen, run_directory)  # before each worker finds it out
         if options.with_relay:
             programs.append(Program("relay", (sys.executable, "-m", "l4relay", str(path)), stops_last=True))
 

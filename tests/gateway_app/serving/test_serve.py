@@ -362,6 +362,24 @@ def test_an_address_in_use_is_reported(serve: Serve, server: str) -> None:
     assert served.log() == f"gateway: cannot listen on {address}: Address already in use\n"
 
 
+@pytest.mark.parametrize("server", SERVERS)
+def test_an_address_of_the_admin_in_use_is_reported(serve: Serve, server: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        served = serve(server, f'{file()}\n[admin]\nlisten = "{address}"\n')
+        assert served.process.wait(10) == 2
+    said = f"gateway: the admin listener cannot use {address}: another program listens there\n"
+    assert served.log() == said
+
+
+def test_an_admin_socket_is_free_after_it_was_checked(serve: Serve, tmp_path: Path) -> None:
+    path = tmp_path / "admin.sock"
+    served = serve("hypercorn", f'{file()}\n[admin]\nlisten = "unix:{path}"\n')
+    served.wait_ready()
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+
+
 def test_unix_socket(serve: Serve, tmp_path: Path) -> None:
     path = tmp_path / "gateway.sock"
     served = serve("hypercorn", file().replace("127.0.0.1:PORT", f"unix:{path}"))
