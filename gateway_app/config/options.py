@@ -40,6 +40,7 @@ from l4relay.config.toml_lines import KeyPath, key_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from starlette.types import Receive, Scope, Send
 
@@ -128,7 +129,7 @@ class _OptionChecker:
             self._add((*at, "type"), str(error))
             return
         try:
-            options = _validated(signature, raw)
+            options = _validated(signature, raw, self._source.base_dir)
         except ValidationError as error:
             self.result.errors.extend(translated(error, self._source, options_model(signature), at))
             return
@@ -203,14 +204,16 @@ def _usable(annotation: Any) -> Any:
     return annotation
 
 
-def _validated(signature: Signature, raw: Mapping[str, Any]) -> dict[str, Any]:
+def _validated(signature: Signature, raw: Mapping[str, Any], base_dir: Path) -> dict[str, Any]:
     """Return the given options in the types that the class asks for; left out ones stay left out.
+
+    A `FilePath` is relative to `base_dir`.
 
     Raises:
         ValidationError: they are not what the annotations say.
 
     """
-    model = options_model(signature).model_validate_json(as_json(raw))
+    model = options_model(signature).model_validate_json(as_json(raw), context={"base_dir": base_dir})
     options = dict(model.model_extra or {})
     for place, name in enumerate(signature.options):
         if name in raw:

@@ -243,6 +243,23 @@ def test_files_are_relative_to_the_directory_of_the_file(tmp_path: Path) -> None
     assert tls.ca == str(tmp_path / "ca.pem")
 
 
+def test_a_file_that_a_middleware_reads_is_relative_to_it_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "reading.py").write_text(
+        "from gateway_app.config.values import FilePath\n\n"
+        "class Reading:\n    def __init__(self, app, *, keys: FilePath): ...\n"
+        "    async def __call__(self, scope, receive, send): ...\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    text = '[middleware.m]\ntype = "reading:Reading"\nkeys = "keys.json"'
+    with pytest.raises(ConfigErrors, match=r":3: middleware\.m\.keys: there is no file '.*/keys\.json'"):
+        load_text(text, base_dir=tmp_path)
+    (tmp_path / "keys.json").touch()
+    config = load_text(text, base_dir=tmp_path)
+    assert config.middleware["m"].options == {"keys": str(tmp_path / "keys.json")}
+
+
 @pytest.mark.parametrize(
     ("text", "errors"),
     [
