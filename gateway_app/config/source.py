@@ -46,6 +46,9 @@ def read_source(path: Path, base_dir: Path | None = None) -> Source:
     file = str(path)
     try:
         content = path.read_bytes()
+    except FileNotFoundError as error:
+        missing = "there is no such file; --config or GATEWAY_CONFIG names another"
+        raise ConfigErrors([ConfigError(file, 1, "", missing)]) from error
     except OSError as error:
         raise ConfigErrors([ConfigError(file, 1, "", f"cannot be read: {error.strerror}")]) from error
     try:

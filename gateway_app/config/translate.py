@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from gateway_app.config.errors import closest, nearest, shown
+from gateway_app.config.errors import closest, listed, nearest, shown
 from l4relay.config.toml_lines import key_text
 
 if TYPE_CHECKING:
@@ -37,6 +37,9 @@ _EXPECTED: Final = {
     "string_type": "a text in quotes",
     "tuple_type": "a list",
 }
+_MOST_KEYS: Final = 6
+"""A larger table is no value that somebody wrote in short."""
+
 _EXPECTED_WITH_BOUND: Final = {
     "greater_than": "a number greater than {gt}",
     "greater_than_equal": "a number of at least {ge}",
@@ -62,7 +65,7 @@ def translated(
             by_path[path] = [message]
         elif not by_path[path] or path in found:  # several: the members of a union, each of which would do
             found[path] = value
-            by_path[path].append(_expected(detail))
+            by_path[path].append(_expected(detail, model))
     for path, messages in by_path.items():
         text = " or ".join(dict.fromkeys(messages)).replace(" or expected ", " or ")
         if path in found:
@@ -97,10 +100,18 @@ def _problem(detail: ErrorDetails, model: type[BaseModel]) -> str:
     table = _table_at(model, tuple(around))
     if key in getattr(table, "not_yet", ()):
         return "is not supported yet"
-    return f"unknown key{nearest(key, _keys_of(table))}"
+    known = _keys_of(table)
+    for inner in known:  # such as a route's `path`, which stands in its `match`
+        if key in _keys_of(_table_at(model, (*around, inner))):
+            return (
+                f"unknown key; write {inner} = {{ {key} = … }}"
+                if around
+                else f"unknown key; write it below [{inner}]"
+            )
+    return f"unknown key{nearest(key, known)}"
 
 
-def _expected(detail: ErrorDetails) -> str:
+def _expected(detail: ErrorDetails, model: type[BaseModel]) -> str:
     kind, context = detail["type"], detail.get("ctx", {})
     if kind == "value_error":
         return str(context["error"])
@@ -109,6 +120,11 @@ def _expected(detail: ErrorDetails) -> str:
         return f"expected {context['expected']}{closest(detail['input'], names)}".replace("'", '"')
     if kind in _EXPECTED_WITH_BOUND:
         return f"expected {_EXPECTED_WITH_BOUND[kind].format_map(context)}"
+    keys = _keys_of(_table_at(model, detail["loc"])) if kind == "model_type" else []
+    if 0 < len(keys) <= _MOST_KEYS and not isinstance(
+        detail["input"], list
+    ):  # for a list it is the brackets that are wrong
+        return f"expected a table with {listed(sorted(keys))}"
     if kind in _EXPECTED:
         return f"expected {_EXPECTED[kind]}"
     return detail["msg"]

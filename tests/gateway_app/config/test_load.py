@@ -43,6 +43,7 @@ def test_an_empty_text_is_all_defaults() -> None:
             '"encoded_slashes", "listen", "max_body", "middleware", "path_parameters", "server", '
             '"trusted_proxies", "via", "workers"',
         ),
+        ('listen = ["127.0.0.1:1"]', "1: listen: unknown key; write it below [gateway]"),
         ("tests = []", '1: tests: unknown key; did you mean "test"?'),
         (
             "[gateway]\naccept_proxy_protocol = true",
@@ -181,7 +182,7 @@ def test_errors_of_settings(text: str, error: str) -> None:
             'endpoints = ["http://h", "http://i", { url = "http://h" }]',
             'endpoints: expected each endpoint once, found a list; a "weight" gives http://h more traffic',
         ),
-        ("endpoints = [5]", "endpoints[0]: expected a table, found 5"),
+        ("endpoints = [5]", 'endpoints[0]: expected a table with "backup", "url", "weight", found 5'),
         (
             'endpoints = [{ url = "http://h", weight = 0 }]',
             "endpoints[0].weight: expected a number greater than 0.0, found 0",
@@ -208,6 +209,11 @@ def test_errors_of_settings(text: str, error: str) -> None:
         ('retry.methods = ["get"]', 'retry.methods[0]: methods are written in capitals: "GET", found "get"'),
         ("retry.budget = 2", "retry.budget: expected a number of at most 1.0, found 2"),
         ('timeout = { conect = "1s" }', 'timeout.conect: unknown key; did you mean "connect"?'),
+        (
+            'timeout = "5s"',
+            'timeout: expected a table with "connect", "idle", "response", "total", found "5s"',
+        ),
+        ('connect = "5s"', "connect: unknown key; write timeout = { connect = … }"),
         ('timeout.idle = "0s"', 'timeout.idle: expected a number greater than 0, found "0s"'),
         (
             'health.path = "healthz"',
@@ -284,6 +290,13 @@ def test_a_file_that_a_middleware_reads_is_relative_to_it_too(
             [
                 '7: routes[1].middleware[0]: there is no middleware "a"; known are "strip-api"',
                 '8: routes[1].middleware[1]: there is no middleware "strip"; did you mean "strip-api"?',
+                '4: routes[1]: no request can reach "r": "r0" takes all of them',
+            ],
+        ),
+        (
+            ROUTE + 'path = "/x"',
+            [
+                "7: routes[1].path: unknown key; write match = { path = … }",
                 '4: routes[1]: no request can reach "r": "r0" takes all of them',
             ],
         ),
@@ -587,8 +600,10 @@ def test_what_is_not_toml(text: str, error: str) -> None:
 
 
 def test_what_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(ConfigErrors, match=r"gone.toml:1: cannot be read: No such file or directory"):
+    with pytest.raises(ConfigErrors, match=r"gone.toml:1: there is no such file; --config or GATEWAY_CONFIG"):
         load(tmp_path / "gone.toml")
+    with pytest.raises(ConfigErrors, match=r":1: cannot be read: Is a directory"):
+        load(tmp_path)
     (tmp_path / "latin.toml").write_bytes(b"# \n# caf\xe9\n")
     with pytest.raises(ConfigErrors, match=r"latin.toml:2: is not UTF-8"):
         load(tmp_path / "latin.toml")
