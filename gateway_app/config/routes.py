@@ -11,7 +11,7 @@ from gateway_app.config.errors import listed
 from gateway_app.config.model import MatchConfig
 from gateway_app.config.tables import as_json, table_of, tables_in
 from gateway_app.routing.match import Entry, Match, Problem, problems_of
-from gateway_app.routing.path import parse_path_pattern
+from gateway_app.routing.path import PathKind, parse_path_pattern
 from gateway_app.routing.table import RouteTable
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from gateway_app.config.errors import ConfigError
     from gateway_app.config.source import Source
+    from gateway_app.routing.reachability import Unreachable
 
 _ENCODED_SLASH: Final = re.compile("%2F|%5C")  # as patterns are normalised
 _SLASHES_REFUSED: Final = (
@@ -75,8 +76,19 @@ def check_routes(source: Source) -> Iterator[ConfigError]:
             earlier = listed([entry.name for entry in unreachable.taken_by])
             yield source.error(
                 ("routes", unreachable.entry.value),
-                f'no request can reach "{unreachable.entry.name}": {earlier} takes all of them',
+                f'no request can reach "{unreachable.entry.name}": {earlier} takes all of them'
+                f"{_remedy(unreachable)}",
             )
+
+
+def _remedy(unreachable: Unreachable[int]) -> str:
+    """Return what to do where it is not the order of the file that puts a route behind the others."""
+    path = parse_path_pattern(unreachable.entry.match.path)
+    prefixes = [parse_path_pattern(entry.match.path) for entry in unreachable.taken_by]
+    if path.kind is PathKind.PREFIX or any(prefix.kind is not PathKind.PREFIX for prefix in prefixes):
+        return ""
+    prefix = prefixes[0].text
+    return f'; "{prefix}*" comes before templates and expressions, "{prefix}{{name}}/*" behind them'
 
 
 def _has_encoded_slash(match: Match) -> bool:

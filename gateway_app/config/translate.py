@@ -146,6 +146,10 @@ def _remedy(expected: str, path: KeyPath, value: object) -> str:
         return f"; write [[{path[0]}]]"
     if expected == "expected a table" and isinstance(value, list) and value and isinstance(value[0], dict):
         return f"; write [{key_text(path)}]"
+    if expected == "expected a text in quotes" and isinstance(value, list) and path[-2:-1] == ("match",):
+        return "; write a route for each"
+    if expected == "expected a text in quotes" and isinstance(value, dict) and path[-2:-1] == ("middleware",):
+        return "; write a [middleware.NAME] table, and its name here"
     return ""
 
 

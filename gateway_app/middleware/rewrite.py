@@ -25,6 +25,7 @@ _TARGETS: Final = TargetReader(encoded_slashes="keep", path_parameters="keep")
 """Only brings into normal form; what the gateway refuses was refused when the request came in."""
 
 _PATH_CHARACTERS: Final = "/%:@!$&'()*+,;=~"
+_OTHER_GROUP: Final = re.compile(r"\$([0-9])")
 _DOT_SEGMENT: Final = re.compile(rb"(?:^|/|%2F|%5C)\.\.?(?:/|%2F|%5C|$)", re.IGNORECASE)
 
 
@@ -144,6 +145,8 @@ def _sample(part: template.Part) -> str:
 def _by_regex(regex: str, to: str) -> Rewriting:
     if not to.isascii() or not to.isprintable() or set(to) & set(" ?#"):
         raise ValueError(f"to: {to!r} must be a path of printable ASCII, without a space, ? or #")
+    if other := _OTHER_GROUP.search(to):
+        raise ValueError(rf'to: {to!r}: a group is written "\\{other[1]}" here, not "{other[0]}"')
     try:
         pattern = re.compile(regex)
         pattern.sub(to, "")  # reads the replacement, whether there is something to replace or not

@@ -17,6 +17,7 @@ from gateway_app.routing.target import TargetError, TargetReader, path_for_match
 _SAFE: Final = "".join(map(chr, range(0x21, 0x7F)))
 _ESCAPED_DOT: Final = re.compile("%2e", re.IGNORECASE)
 _PARAM: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}", re.ASCII)
+_OTHER_CAPTURE: Final = re.compile(r":([A-Za-z_]\w*)|<(?:\w+:)?([A-Za-z_]\w*)>", re.ASCII)
 _LEADING_SEGMENTS: Final = re.compile(r"\^((?:/[A-Za-z0-9_~!@,:=&%'-]+)+/)(?![?*+{])", re.ASCII)
 _NO_LEADING_SLASH: Final = re.compile(r"\^[A-Za-z0-9_~!@,:=&%-](?![?*{])", re.ASCII)
 _ALTERNATIVE: Final = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|[(|)]", re.DOTALL)
@@ -201,6 +202,11 @@ def _normal_form(text: str, path: str) -> str:
     """Return the literal path as it is matched, refusing what a request could never bring."""
     if ";" in path:
         raise ValueError(f"{text!r}: path parameters (;) are never matched; leave them out")
+    for segment in path.split("/"):
+        if capture := _OTHER_CAPTURE.fullmatch(segment):
+            raise ValueError(
+                f'{text!r}: a capture is written "{{{capture[1] or capture[2]}}}", not {segment!r}'
+            )
     if "?" in path or "#" in path:
         raise ValueError(
             f"{text!r}: a path has no query and no fragment; conditions on the query go to `query`"

@@ -294,6 +294,25 @@ def test_a_file_that_a_middleware_reads_is_relative_to_it_too(
             ],
         ),
         (
+            ROUTE + 'match.path = "/a/{id}"\n' + ROUTE.replace('"r"', '"r1"') + 'match.path = "/a/*"',
+            [
+                '4: routes[1]: no request can reach "r": "r1" takes all of them; "/a/*" comes before '
+                'templates and expressions, "/a/{name}/*" behind them'
+            ],
+        ),
+        (
+            ROUTE + 'match = { path = ["/a", "/b"] }',
+            ["7: routes[1].match.path: expected a text in quotes, found a list; write a route for each"],
+        ),
+        (
+            ROUTE + "middleware = [{}]",
+            [
+                "7: routes[1].middleware[0]: expected a text in quotes, found a table; write a "
+                "[middleware.NAME] table, and its name here",
+                '4: routes[1]: no request can reach "r": "r0" takes all of them',
+            ],
+        ),
+        (
             ROUTE + 'path = "/x"',
             [
                 "7: routes[1].path: unknown key; write match = { path = … }",

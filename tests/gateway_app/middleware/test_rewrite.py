@@ -159,6 +159,7 @@ async def test_an_asterisk_is_left_alone() -> None:
         ({"path": "/a?{query}"}, "must not have the query"),
         ({"regex": "(", "to": "/a"}, "do not fit together"),
         ({"regex": "(a)", "to": r"/\2"}, "do not fit together"),
+        ({"regex": "(a)", "to": "/$1"}, r'written "\\\\1" here, not "\$1"'),
         ({"regex": "a", "to": "/?b"}, "without a space"),
     ],
 )

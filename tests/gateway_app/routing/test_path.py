@@ -58,6 +58,8 @@ def test_a_pattern_is_shown_as_it_is_written(pattern: str) -> None:
         ("/a/{}", "whole segment"),
         ("/a/{1}", "whole segment"),
         ("/{a}/{a}", "one name"),
+        ("/a/:id", "written \"{id}\", not ':id'"),
+        ("/a/<int:id>/*", "written \"{id}\", not '<int:id>'"),
         ("/a//b", "empty or dot segments"),
         ("/a/../b", "empty or dot segments"),
         ("/a/%2e", "empty or dot segments"),
