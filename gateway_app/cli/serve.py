@@ -39,7 +39,7 @@ def serve_command(
     )
     if options.server == "granian":
         if importlib.util.find_spec("granian") is None:
-            raise ValueError("granian is not installed: pip install 'l47-gateway[granian]'")
+            raise ValueError("granian is not installed: pip install 'granian>=2.5'")
         if len(config.gateway.listen) > 1:
             raise ValueError("granian listens on one address; the file's [gateway] listen has several")
         if config.gateway.accept_proxy_protocol:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -224,6 +225,17 @@ def test_serve_refuses_what_cannot_be_served(file: Path) -> None:
     result = run("serve", "--server", "granian", "-c", file)
     assert result.exit_code == 2
     assert "granian listens on one address" in result.stderr
+
+
+def test_a_server_that_is_missing_is_told_with_its_own_package(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    result = run("serve", "--server", "granian", "-c", file)
+    assert (result.exit_code, result.stderr) == (
+        2,
+        "gateway: granian is not installed: pip install 'granian>=2.5'\n",
+    )
 
 
 def test_the_command_as_a_process(file: Path) -> None:
