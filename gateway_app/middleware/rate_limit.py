@@ -31,6 +31,9 @@ class RateLimit:
     limits in `RateLimit-Policy`, and in `RateLimit` what remains of the one that is nearest to its end and in
     how many seconds some of it comes back; a 429 tells in `Retry-After` when to try again.
 
+    Each worker counts for itself: with `workers = 4` up to four times as much passes. What is counted stays
+    over a reload as long as the options do.
+
     Options:
         limit: "100/minute"; several with ";", such as "10/second; 1000/hour", of which each must hold.
         key: whom to count for: "client", "route", "header:NAME", "cookie:NAME", or a list of them, which
