@@ -249,7 +249,7 @@ class Worker:
                 continue
             try:
                 backends[name] = Backend(name, table, make_transport, self._resolver, running)
-            except Exception as error:  # an application may fail in any way while it is imported
+            except (Exception, SystemExit) as error:  # an application may do anything while imported
                 problems.append(config.error(("backends", name), f"cannot be set up: {error!r}"))
         if problems:
             for name, backend in backends.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gateway_app.expectations import failed_expectations
+from gateway_app.middleware.registry import told
 from gateway_app.upstream.in_process import load_application
 
 if TYPE_CHECKING:
@@ -24,8 +25,8 @@ def _unimportable(config: GatewayConfig) -> Iterator[ConfigError]:
     for at, path in _import_paths(config):
         try:
             load_application(path)
-        except Exception as error:  # an application may fail in any way while it is imported
-            yield config.error(at, f'"{path}" cannot be imported: {error!r}')
+        except (Exception, SystemExit) as error:  # an application may fail in any way while it is imported
+            yield config.error(at, f'"{path}" cannot be imported: {told(error)}')
 
 
 def _import_paths(config: GatewayConfig) -> Iterator[tuple[KeyPath, str]]:

@@ -119,6 +119,22 @@ async def test_a_backend_that_cannot_be_set_up_is_told_with_its_line(
     assert not worker.backends
 
 
+async def test_an_application_that_exits_while_it_is_imported_does_not_end_the_gateway(
+    tmp_path: Path, run_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "exiting.py").write_text("import sys\nsys.exit(3)\n")
+    path = routes_file(tmp_path, 0)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    worker = Worker(path)
+    await worker.start()
+    try:
+        path.write_text(path.read_text() + '[backends.b]\nendpoints = ["asgi:exiting:app"]\n')
+        assert not await worker.reload()
+        assert not worker.backends
+    finally:
+        await worker.aclose()
+
+
 async def test_middlewares_that_have_started_are_shut_down_if_a_later_one_cannot_start(
     tmp_path: Path, run_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
