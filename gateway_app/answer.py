@@ -5,6 +5,7 @@ Where an answer has begun, an error can only cut it off: it is never ended as if
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import logging
 from contextlib import suppress
@@ -37,6 +38,9 @@ _FRAMING_LOST: Final = frozenset(
         Cause.DRAINING,
     }
 )
+
+_LAST_ANSWER_S: Final = 1.0
+"""How long the answer to a cancelled request may take; less than the supervisor waits before it kills."""
 
 
 def edge_send(exchange: Exchange, send: Send) -> Send:
@@ -120,11 +124,14 @@ async def answer_error(exchange: Exchange, scope: Scope, send: Send, error: Exce
 async def answer_cancelled(exchange: Exchange, scope: Scope, send: Send) -> None:
     """Answer a request that the server cancels, which it does when the time to drain is over.
 
-    Nothing is raised, so that the cancellation can go on; an answer that has begun stays cut off.
+    Nothing is raised, so that the cancellation can go on; an answer that has begun stays cut off. Nor is it
+    waited for long: a client may take nothing, and over HTTP/2 hypercorn's task that sends bodies ends by the
+    same cancellation, so that only the head goes out.
     """
     cut = GatewayError(Cause.DRAINING, "not finished when the server stopped")
-    with suppress(Exception):  # the cut itself, or a client that has gone
-        await answer_error(exchange, scope, send, cut)
+    with suppress(Exception):  # the cut itself, a client that has gone, or the time
+        async with asyncio.timeout(_LAST_ANSWER_S):
+            await answer_error(exchange, scope, send, cut)
 
 
 async def _refuse_websocket(exchange: Exchange, scope: Scope, send: Send, failure: GatewayError) -> None:

@@ -116,6 +116,7 @@ class Connection(TCPServer):
         super().__init__(*arguments)
         self._idle = idle
         self._expects_header = expects_header
+        self._is_cancelled = False
         self.idle_task = _IdleMark(self, idle)  # type: ignore[assignment]  # has what hypercorn calls
 
     async def run(self) -> None:
@@ -150,6 +151,13 @@ class Connection(TCPServer):
             return
         await super().protocol_send(event)
 
+    async def _read_data(self) -> None:
+        try:
+            await super()._read_data()
+        except asyncio.CancelledError:  # the task group takes no further task from now on
+            self._is_cancelled = True
+            raise
+
     async def _close(self) -> None:
         """Be idle no more: the task group may have ended, in which `end` would start its task."""
         self._idle.discard(self)
@@ -157,7 +165,8 @@ class Connection(TCPServer):
 
     def end(self) -> None:
         """Close the connection soon, unless a request that has arrived already comes before."""
-        self._task_group.spawn(self._end_if_idle)
+        if not self._is_cancelled:  # else it is being closed
+            self._task_group.spawn(self._end_if_idle)
 
     async def _end_if_idle(self) -> None:
         transport: Any = self.writer.transport  # reads, too

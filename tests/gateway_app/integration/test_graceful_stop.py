@@ -7,9 +7,10 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any
 
+import httpx
 import pytest
 
 SERVERS = ["hypercorn", "granian"]
@@ -144,6 +145,28 @@ def test_who_has_no_answer_when_drain_is_over_is_told_so(serve_gateway: Any, end
     assert gateway.process.wait(8) == 0
     assert [(line["status"], line["error"]) for line in gateway.access_log()] == [(503, "draining")]
     assert "Traceback" not in gateway.log.read_text()
+
+
+def test_over_http2_the_stop_does_not_wait_for_who_has_no_answer(
+    serve_gateway: Any, endpoint: HeldEndpoint
+) -> None:
+    """hypercorn cancels its task that sends bodies, too: nobody would take the body of an answer."""
+    gateway = serve_gateway(config(endpoint, "500ms"))
+
+    def ask() -> None:
+        with httpx.Client(http1=False, http2=True, timeout=20) as client, suppress(httpx.TransportError):
+            client.get(f"http://127.0.0.1:{gateway.port}/slow/silent")
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    assert endpoint.arrived.wait(10)
+    gateway.process.terminate()
+    assert gateway.process.wait(20) == 0
+    asking.join(20)
+    assert [(line["status"], line["error"]) for line in gateway.access_log()] == [(503, "draining")]
+    log = gateway.log.read_text()
+    assert "killing" not in log
+    assert "Traceback" not in log, log
 
 
 @pytest.mark.parametrize("server", SERVERS)
