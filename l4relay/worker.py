@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import socket
 import time
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
@@ -150,24 +151,24 @@ class Worker:
 
     async def _apply(self, config: Config) -> None:
         mine = [(relay, self._listens(relay)) for relay in config.relays]
-        bound = self._bind_new([listen for _, listens in mine for listen in listens])
+        wanted = [listen for _, listens in mine for listen in listens]
+        bound = self._bind_new(wanted)
         relays = [self._make(relay) for relay, _ in mine]
         upkeep = [task for relay in relays for task in self._start_upkeep(relay)]
         try:
             await self._first_resolution(relays)
+            bound |= self._bind_new(wanted, bound)  # a UDP listener may have closed with its last session
         except BaseException:
             await _cancel(upkeep)
-            for _, sock in bound:
+            for sock in bound.values():
                 sock.close()
             raise
         old_upkeep, self._upkeep = self._upkeep, upkeep
         self._retiring += [relay for relay in self.relays if relay.active]
         self.relays = tuple(relays)
-        sockets = dict(bound)
         for relay, (_, listens) in zip(relays, mine, strict=True):
             for listen in listens:
-                self._serve(listen, relay, sockets.get(listen))
-        wanted = {listen for _, listens in mine for listen in listens}
+                self._serve(listen, relay, bound.get(listen))
         for listen in [each for each in self.listeners if each not in wanted]:
             self.listeners[listen].retire()
         self._forget_closed(wanted)
@@ -178,16 +179,19 @@ class Worker:
             each for each in relay.listen if self._index == 0 or not isinstance(each.address, UnixAddress)
         )
 
-    def _bind_new(self, listens: list[ListenAddress]) -> list[tuple[ListenAddress, Any]]:
+    def _bind_new(
+        self, listens: list[ListenAddress], known: Collection[ListenAddress] = ()
+    ) -> dict[ListenAddress, socket.socket]:
+        """Bind what is neither listened on nor `known`: all of it, or nothing."""
         self._forget_closed(self.listeners.keys())
         reuse_port = self.engine.workers > 1  # not the file's number, which a reload does not change
         with contextlib.ExitStack() as undo:
-            bound = []
+            bound: dict[ListenAddress, socket.socket] = {}
             for listen in listens:
-                if listen not in self.listeners:
+                if listen not in self.listeners and listen not in known:
                     v6_only = listen.ipv4_twin in listens
-                    bound.append((listen, bind(listen, reuse_port=reuse_port, v6_only=v6_only)))
-                    undo.callback(bound[-1][1].close)
+                    bound[listen] = bind(listen, reuse_port=reuse_port, v6_only=v6_only)
+                    undo.callback(bound[listen].close)
             undo.pop_all()
         return bound
 

@@ -215,6 +215,32 @@ async def test_a_listener_that_is_taken_out_and_put_back_keeps_its_sessions(
     assert len(upstream.peers) == 2
 
 
+async def test_a_listener_whose_last_session_ends_during_the_reload_that_puts_it_back_is_bound_anew(
+    start_relay: Any, start_echo: StartEcho, free_ports: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upstream = await start_echo()
+    tables = [
+        f'[[relay]]\nname = "{port}"\nlisten = "udp://127.0.0.1:{port}"\nendpoints = ["{upstream.address}"]\n'
+        for port in free_ports
+    ]
+    relay = await start_relay("".join(tables))
+    with Client(free_ports[0]) as client:
+        assert await client.ask(b"1") == b"1"
+        relay.path.write_text(tables[1])
+        assert await relay.worker.reload()
+
+        async def end_sessions(relays: object) -> None:
+            """What may happen while names are resolved."""
+            for retiring in relay.worker._retiring:
+                retiring.close_all("idle_timeout")
+            await asyncio.sleep(0)  # sockets are closed in the loop's next turn
+
+        monkeypatch.setattr(relay.worker, "_first_resolution", end_sessions)
+        relay.path.write_text("".join(tables))
+        assert await relay.worker.reload()
+        assert await client.ask(b"2") == b"2"
+
+
 @pytest.mark.timeout(180)  # 15 s of CPU
 async def test_200000_client_ports_in_a_row_leave_nothing(
     start_relay: Any, start_echo: StartEcho, until: Any
