@@ -77,7 +77,7 @@ class Endpoint:
         answers: attempts that have brought an answer.
         answer_wait_s: the sum of their times from the attempt's beginning to the answer's head, in seconds.
         failures: those that ended in the endpoint's failure.
-        failures_in_row: failures since the last answer that came whole.
+        failures_in_row: failures since the last success; see `finish`.
         down: whether the probes say that it does not work.
         probes_in_row: equal probe results in a row: above 0 passed, below 0 failed, 0 if never probed.
         probe_error: why the last probe failed, "" if it passed or there was none.
@@ -169,7 +169,7 @@ class Endpoint:
         return "ejected" if self.ejected_until else "up"
 
     def finish(self, ok: bool = False) -> None:
-        """Count an attempt as ended; `ok` if its answer came whole and was no failure."""
+        """Count an attempt as ended; `ok` if its answer, no failure, came as far as its client took it."""
         if ok:
             self.failures_in_row = 0
         self.active -= 1

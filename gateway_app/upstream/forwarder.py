@@ -39,6 +39,8 @@ _IDLE_TIMEOUT = Cause.IDLE_TIMEOUT
 
 _ENDPOINT_AT_FAULT = frozenset((_RESPONSE_TIMEOUT, _IDLE_TIMEOUT))
 """The causes for which the sweep ends an exchange that are the endpoint's doing."""
+_CLIENT_AT_FAULT = frozenset((Cause.CLIENT_CLOSED, _CLIENT_STALLED))
+"""The causes that cut an answer which the endpoint was giving: streams often end in no other way."""
 _NO_BODY_EXPECTED = frozenset(("GET", "HEAD", "DELETE", "OPTIONS", "TRACE"))
 _PATH_SAFE = "/!$&'()*+,;=:@-._~"
 
@@ -105,7 +107,7 @@ async def _attempt(
     flight.cause = _RESPONSE_TIMEOUT
     flight.deadline = began + config.timeout.response
     endpoint.active += 1
-    ok = False
+    is_sound = ok = False
     try:
         response = await endpoint.transport.send(request, flight)
         try:
@@ -113,7 +115,8 @@ async def _attempt(
             endpoint.answers += 1
             endpoint.answer_wait_s += now - began
             status = response.status
-            backend.report(endpoint, status not in FAILED_STATUSES, now - began)
+            is_sound = status not in FAILED_STATUSES
+            backend.report(endpoint, is_sound, now - began)
             if status in backend.retry.statuses and _may_retry(
                 backend, request, (*tried, endpoint), status, Sent.MAYBE
             ):
@@ -126,7 +129,7 @@ async def _attempt(
             if not response.is_complete:
                 body = await _relay(response, body, flight, config.timeout.idle, send)
             await send({"type": "http.response.body", "body": body})
-            ok = status not in FAILED_STATUSES
+            ok = is_sound
             return True
         finally:
             response.close()
@@ -134,6 +137,7 @@ async def _attempt(
         error = failure if isinstance(failure, GatewayError) else _why_cut(flight)
         if error.cause in FAILED_CAUSES:
             backend.report(endpoint, False, monotonic() - began)
+        ok = is_sound and error.cause in _CLIENT_AT_FAULT
         sent = error.sent if isinstance(error, UpstreamError) else Sent.MAYBE
         if exchange.status or not _may_retry(backend, request, (*tried, endpoint), error.cause, sent):
             raise error from failure

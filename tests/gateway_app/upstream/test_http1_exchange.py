@@ -212,6 +212,34 @@ async def test_answers_cut_one_after_the_other_eject_the_endpoint(line: Any) -> 
         assert endpoint.failures_in_row == 0
 
 
+async def test_a_stream_that_its_client_leaves_was_no_failure_of_the_endpoint(line: Any) -> None:
+    """Streams of events end in no other way, so failures that are days apart would be in a row."""
+    leave = asyncio.Event()
+    body: list[Message] = [{"type": "http.request", "body": b"", "more_body": False}]
+
+    async def speak(reader: Reader, writer: Writer) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(CHUNKED + b"1\r\na\r\n")
+        await reader.read()
+
+    async def receive() -> Message:
+        if body:
+            return body.pop()
+        await leave.wait()
+        return {"type": "http.disconnect"}
+
+    async def take(message: Message) -> None:
+        if message.get("body"):
+            leave.set()
+
+    async with asyncio.timeout(5), line(speak) as made:
+        endpoint = made.backend.endpoints[0]
+        endpoint.failures_in_row = 4
+        answer = await made.ask(receive=receive, on_send=take)
+        assert (answer.cause, answer.body) == (Cause.CLIENT_CLOSED, b"a")
+        assert endpoint.failures_in_row == 0
+
+
 async def test_an_endpoint_that_falls_silent_within_its_answer(line: Any) -> None:
     stalled = OK + b"Content-Length: 9\r\n\r\nabc"
     async with asyncio.timeout(5), line(answering(stalled), timeout={"idle": 0.2}) as made:
