@@ -86,7 +86,7 @@ class BodyWatch:
         self._answer_s = flight.deadline - monotonic()
 
     async def receive(self, *, has_head: bool) -> Message:
-        """Give the next message. With `has_head` the answer has begun, whose reader then tells the cause."""
+        """Give the next message. With `has_head` the answer is being read, and its reader tells the cause."""
         flight = self._flight
         flight.owns_receive = False
         flight.deadline = monotonic() + self._idle_s

@@ -112,6 +112,7 @@ class InProcessResponse:
         self._chunks: list[bytes] = []
         self._unread = 0
         self._is_started = False
+        self._is_head_taken = False
         self._is_whole = False
         self._has_no_body = request.method == "HEAD"
         self._left_bytes: int | None = None  # of the length that the head has declared
@@ -134,6 +135,7 @@ class InProcessResponse:
             await self._wait()
         if self._error is not None and not self._chunks:  # it failed before its answer's first byte
             raise self._error
+        self._is_head_taken = True
 
     def take(self) -> bytes:
         """Give what has been sent of the body."""
@@ -204,7 +206,7 @@ class InProcessResponse:
         if self._body_given or rest is None:
             await self._gone.wait()
             return {"type": "http.disconnect"}
-        message = await rest.receive(has_head=self._is_started)
+        message = await rest.receive(has_head=self._is_head_taken)
         if message["type"] == "http.disconnect":
             self._flight.end(Cause.CLIENT_CLOSED)
         elif not message.get("more_body", False):

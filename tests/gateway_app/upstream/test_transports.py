@@ -53,6 +53,11 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
                 more = message.get("more_body", False)
             await send(start(200, (b"content-length", b"%d" % len(body)), *COOKIES))
             await send({"type": "http.response.body", "body": body})
+        case "/begins-and-reads":
+            await receive()
+            await receive()
+            await send(start(200))
+            await receive()
         case "/echo-at-second":
             message = await receive()
             UNAVAILABLE.reverse()
@@ -362,6 +367,18 @@ async def test_a_client_that_stalls_its_body_is_at_fault(serve: Any, line: Any, 
     timeout = {"response": 5.0, "idle": 0.3}
     async with line(unused, **await serve(kind), timeout=timeout) as asked:
         outcome = await asked.ask("PUT", "/echo", receive=receive)
+        assert asked.backend.endpoints[0].failures == 0
+    assert (outcome.status, outcome.cause) == (0, Cause.REQUEST_TIMEOUT)
+
+
+async def test_a_client_that_stalls_is_at_fault_also_where_the_application_has_begun(
+    serve: Any, line: Any
+) -> None:
+    """A head without body has not gone out, so that nobody but the reading of the body tells the cause."""
+    receive = giving(b"piece", b"piece", then="stall")
+    timeout = {"response": 5.0, "idle": 0.3}
+    async with line(unused, **await serve("asgi"), timeout=timeout) as asked:
+        outcome = await asked.ask("PUT", "/begins-and-reads", receive=receive)
         assert asked.backend.endpoints[0].failures == 0
     assert (outcome.status, outcome.cause) == (0, Cause.REQUEST_TIMEOUT)
 
