@@ -19,7 +19,7 @@ from l4relay.observe.admin import Collect, start_admin
 from l4relay.observe.status import Status, merge
 from l4relay.shared_limits import SharedLimits, SharedTable
 from l4relay.supervisor import Supervisor, WorkerPlace
-from l4relay.worker import Worker
+from l4relay.worker import Stamp, Worker, stamp_of
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="only say what is wrong with the file")
     parser.add_argument("--worker", help=argparse.SUPPRESS)  # a supervisor's child
     options = parser.parse_args(arguments)
+    stamp = stamp_of(options.file)  # before it is read: a change from then on is one
     try:
         config = load(options.file)
     except ConfigError as error:
@@ -52,15 +53,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _raise_descriptor_limit()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         if options.worker is not None:
-            return runner.run(_run_worker(options.file, config, WorkerPlace.parse(options.worker)))
+            return runner.run(_run_worker(options.file, config, stamp, WorkerPlace.parse(options.worker)))
         if config.process.workers > 1:
             return runner.run(_run_supervisor(options.file, config))
-        return runner.run(_run_alone(options.file, config))
+        return runner.run(_run_alone(options.file, config, stamp))
 
 
-async def _run_alone(path: Path, config: Config) -> int:
+async def _run_alone(path: Path, config: Config, stamp: Stamp | None) -> int:
     """Run the one process there is, admin address and all."""
-    worker = Worker(path, config)
+    worker = Worker(path, config, stamp=stamp)
 
     async def collect() -> Status:
         return merge([worker.status()])
@@ -80,10 +81,16 @@ async def _run_supervisor(path: Path, config: Config) -> int:
         return await supervisor.run()
 
 
-async def _run_worker(path: Path, config: Config, place: WorkerPlace) -> int:
+async def _run_worker(path: Path, config: Config, stamp: Stamp | None, place: WorkerPlace) -> int:
     """Run one of several, answering the supervisor."""
     table = SharedTable(place.table_fd, place.workers, place.index)
-    worker = Worker(path, config, index=place.index, limits_for=lambda relay: SharedLimits(table, relay))
+    worker = Worker(
+        path,
+        config,
+        index=place.index,
+        limits_for=lambda relay: SharedLimits(table, relay),
+        stamp=stamp,
+    )
     channel = socket.socket(fileno=place.channel_fd)
     reader, writer = await asyncio.open_connection(sock=channel)
 

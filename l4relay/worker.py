@@ -37,6 +37,8 @@ _FILE_POLL_S: Final = 1.0
 _FIRST_RESOLUTION_S: Final = 3.0
 _log = logging.getLogger(__name__)
 
+Stamp = tuple[int, int, int]
+
 
 class Worker:
     """Everything that one process relays; to be made inside the running loop.
@@ -47,6 +49,7 @@ class Worker:
         index: Which of `workers` this is; only the first listens on Unix sockets, which cannot be shared.
         limits_for: Makes a relay's counts; of this process alone by default.
         log_fd: Where the access log goes.
+        stamp: `stamp_of` the file from before `config` was read; None takes it as it is now.
 
     """
 
@@ -58,6 +61,7 @@ class Worker:
         index: int = 0,
         limits_for: Callable[[str], Limits] = lambda relay: LocalLimits(),
         log_fd: int = 1,
+        stamp: Stamp | None = None,
     ) -> None:
         self._path = path
         self._config = config
@@ -67,7 +71,7 @@ class Worker:
         self._last_addresses: LastAddresses = {}
         self._upkeep: list[asyncio.Task[None]] = []
         self._retiring: list[Relay] = []
-        self._stamp = _stamp(path)
+        self._stamp = stamp or stamp_of(path)
         self._reloading = asyncio.Lock()
         self._reload_wanted = asyncio.Event()
         self._stopped = asyncio.Event()
@@ -116,7 +120,7 @@ class Worker:
         async with self._reloading:
             if self._stopped.is_set():
                 return False
-            self._stamp = _stamp(self._path)
+            self._stamp = stamp_of(self._path)
             try:
                 config = load(self._path)
                 if config != self._config:
@@ -270,7 +274,7 @@ class Worker:
     async def _watch_file(self) -> None:
         while True:
             await _wait(self._reload_wanted, _FILE_POLL_S)
-            if self._reload_wanted.is_set() or _stamp(self._path) != self._stamp:
+            if self._reload_wanted.is_set() or stamp_of(self._path) != self._stamp:
                 self._reload_wanted.clear()
                 await self.reload()
 
@@ -303,7 +307,8 @@ async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _stamp(path: Path) -> tuple[int, int, int] | None:
+def stamp_of(path: Path) -> Stamp | None:
+    """Return what changes with the file, None where there is none."""
     try:
         status = os.stat(path)
     except OSError:

@@ -7,11 +7,16 @@ import os
 import re
 import signal
 import sys
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from l4relay import __main__ as command_module
+from l4relay import worker as worker_module
+from l4relay.worker import Worker
 
 
 class Command:
@@ -107,6 +112,35 @@ async def test_a_taken_address_is_said(tmp_path: Path, start: Start, start_serve
     command = await start(path, says="cannot listen")
     assert await command.wait() == 1
     assert f"cannot listen on tcp://{taken}: Address already in use" in command.said
+
+
+def test_a_file_that_changes_once_it_is_read_is_read_again(
+    tmp_path: Path, free_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "routes.toml"
+    write_config(path, "127.0.0.1:9", free_port)
+    reloaded: list[bool] = []
+
+    def change_file() -> None:
+        """What main does between reading the file and making the worker."""
+        write_config(path, "127.0.0.1:9", free_port, relay='idle_timeout = "60s"')
+
+    async def reload(self: Worker) -> bool:
+        reloaded.append(await real_reload(self))
+        self.stop()
+        return reloaded[-1]
+
+    real_reload = Worker.reload
+    monkeypatch.setattr(Worker, "reload", reload)
+    monkeypatch.setattr(command_module, "_raise_descriptor_limit", change_file)
+    monkeypatch.setattr(worker_module, "_FILE_POLL_S", 0.01)
+    give_up = threading.Timer(10, os.kill, (os.getpid(), signal.SIGTERM))
+    give_up.start()
+    try:
+        assert command_module.main([str(path)]) == 0
+    finally:
+        give_up.cancel()
+    assert reloaded == [True]
 
 
 async def test_term_drains_and_a_second_one_ends(
