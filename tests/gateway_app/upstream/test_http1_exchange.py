@@ -321,18 +321,18 @@ async def test_a_client_has_its_own_time_for_an_answer_that_came_late(line: Any)
 
     async def speak(reader: Reader, writer: Writer) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        await asyncio.sleep(0.6)
+        await asyncio.sleep(0.8)
         writer.write(CHUNKED + b"1\r\na\r\n")
         await writer.drain()
-        await asyncio.sleep(0.6)
+        await asyncio.sleep(0.8)
         writer.write(b"1\r\nb\r\n0\r\n\r\n")
         await reader.read()
 
     async def slowly(message: Message) -> None:
         if message["type"] == "http.response.start" or message["body"] == b"b":
-            await asyncio.sleep(0.6)
+            await asyncio.sleep(0.8)
 
-    async with asyncio.timeout(5), line(speak, timeout={"response": 0.9, "idle": 0.9}) as made:
+    async with asyncio.timeout(10), line(speak, timeout={"response": 1.4, "idle": 1.4}) as made:
         first = await made.ask(on_send=slowly)
 
     assert (first.cause, first.body, first.is_whole) == (None, b"ab", True)
