@@ -18,7 +18,7 @@ from l4relay.config.table import ConfigError
 from l4relay.observe.admin import Collect, start_admin
 from l4relay.observe.status import Status, merge
 from l4relay.shared_limits import SharedLimits, SharedTable
-from l4relay.supervisor import Supervisor, WorkerPlace
+from l4relay.supervisor import RELOAD, Supervisor, WorkerPlace
 from l4relay.worker import Stamp, Worker, stamp_of
 
 
@@ -95,7 +95,10 @@ async def _run_worker(path: Path, config: Config, stamp: Stamp | None, place: Wo
     reader, writer = await asyncio.open_connection(sock=channel)
 
     async def answer() -> None:
-        while await reader.readline():
+        while line := await reader.readline():
+            if line == RELOAD:
+                worker.request_reload()
+                continue
             writer.write(json.dumps(worker.status()).encode() + b"\n")
             await writer.drain()
         worker.stop()  # the supervisor has died

@@ -1,8 +1,9 @@
 """Several workers: starting them, starting those again that die, and speaking for all of them.
 
-A worker is this program again, with three things inherited: a socket to be asked for its status on, the
-table of shared limits, and which one it is. Workers bind the ports themselves (SO_REUSEPORT) and reload by
-themselves; signals are passed on.
+A worker is this program again, with three things inherited: a socket to be spoken to on, the table of shared
+limits, and which one it is. Workers bind the ports themselves (SO_REUSEPORT) and reload by themselves. A stop
+is passed on as the signal that it is; a reload over the socket, where it waits for a worker that is only
+starting and would be ended by the signal.
 """
 
 import asyncio
@@ -13,7 +14,6 @@ import os
 import signal
 import socket
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -21,10 +21,12 @@ from typing import Final
 from l4relay.observe.status import Status
 from l4relay.shared_limits import SharedTable
 
+ASK_STATUS: Final = b"status\n"
+RELOAD: Final = b"reload\n"
+"""What is said to a worker."""
+
 _CANNOT_START: Final = 1
 _RESTART_AFTER_S: Final = 1.0
-_YOUNG_S: Final = 10.0
-"""So long a worker may still be starting, and SIGHUP would end it; it watches the file in any case."""
 _STATUS_TIMEOUT_S: Final = 2.0
 _MAX_STATUS_BYTES: Final = 1 << 24
 _log = logging.getLogger(__name__)
@@ -38,7 +40,7 @@ class WorkerPlace:
         index: Which of the workers it is, from 0.
         workers: How many there are.
         table_fd: The shared limits.
-        channel_fd: The socket that it is asked on.
+        channel_fd: The socket that it is spoken to on.
 
     """
 
@@ -71,7 +73,6 @@ class Supervisor:
         self._table_fd = SharedTable.create(count)
         self._table = SharedTable(self._table_fd, count, 0)
         self._processes: dict[int, asyncio.subprocess.Process] = {}
-        self._started_at: dict[int, float] = {}
         self._channels: dict[int, _Channel] = {}
         self._stopping = asyncio.Event()
 
@@ -84,22 +85,19 @@ class Supervisor:
     def stop(self) -> None:
         """Have the workers drain; called again, end."""
         self._stopping.set()
-        self._signal(signal.SIGTERM, list(self._processes))
+        for process in self._processes.values():
+            with contextlib.suppress(ProcessLookupError):  # it has ended
+                process.terminate()
 
     def reload(self) -> None:
         """Have the workers reload."""
-        is_young_from = time.monotonic() - _YOUNG_S
-        self._signal(signal.SIGHUP, [each for each, at in self._started_at.items() if at < is_young_from])
+        for channel in self._channels.values():
+            channel.reload()
 
     async def status(self) -> list[Status]:
         """Return the workers' parts; one that does not answer in time is left out."""
         answers = await asyncio.gather(*[channel.ask() for channel in self._channels.values()])
         return [answer for answer in answers if answer is not None]
-
-    def _signal(self, number: signal.Signals, workers: list[int]) -> None:
-        for index in workers:
-            with contextlib.suppress(KeyError, ProcessLookupError):  # it has ended
-                self._processes[index].send_signal(number)
 
     async def _keep_running(self, index: int) -> int:
         """Run one worker, again whenever it dies by itself; return its last exit status."""
@@ -125,7 +123,7 @@ class Supervisor:
             start_new_session=True,  # a terminal's Ctrl-C comes to the supervisor alone, who passes it on
         )
         theirs.close()
-        self._processes[index], self._started_at[index] = process, time.monotonic()
+        self._processes[index] = process
         if self._stopping.is_set():  # a signal while it was started
             process.terminate()
         channel = self._channels[index] = _Channel(
@@ -139,7 +137,7 @@ class Supervisor:
 
 
 class _Channel:
-    """A worker's socket: a line asks, a line of JSON answers."""
+    """A worker's socket: a line asks for its status, a line of JSON answers; another has it reload."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -150,11 +148,15 @@ class _Channel:
         """Return the worker's status, None if it does not answer in time."""
         try:
             async with asyncio.timeout(_STATUS_TIMEOUT_S), self._turn:
-                self._writer.write(b"status\n")
+                self._writer.write(ASK_STATUS)
                 answer: Status = json.loads(await self._reader.readline())
                 return answer
         except (OSError, TimeoutError, ValueError):
             return None
+
+    def reload(self) -> None:
+        """Have the worker reload, as soon as it listens to us."""
+        self._writer.write(RELOAD)
 
     def close(self) -> None:
         """Close the socket."""

@@ -307,6 +307,16 @@ async def test_workers_of_a_file_that_names_another_number_go_on_sharing(
     assert command.said.count("listens on") == 4
 
 
+async def test_hangup_reloads_workers_that_have_just_started_at_once(
+    tmp_path: Path, start: Start, start_server: Any, free_port: int, until: Any
+) -> None:
+    path = tmp_path / "routes.toml"
+    write_config(path, await start_server(), free_port, process="workers = 2")
+    command = await start(path, says="listens on")
+    command.process.send_signal(signal.SIGHUP)
+    await until(lambda: command.said.count("reloaded") == 2)  # though the file is what it was
+
+
 async def test_signals_that_meet_workers_while_they_start(
     tmp_path: Path, start: Start, start_server: Any, free_ports: list[int], until: Any
 ) -> None:
