@@ -121,29 +121,38 @@ class Connection(TCPServer):
 
     async def run(self) -> None:
         """Serve the connection, as the one that its PROXY header tells of where it has to have one."""
-        peer = self.writer.get_extra_info("peername")
-        if self._expects_header(peer):
-            try:
-                header = await read_header(self.reader)
-            except (OSError, ProxyProtocolError) as error:
-                logger.warning("a connection from %s is closed: %s", peer or "a Unix socket", error)
-                self.writer.transport.abort()
-                return
-            told = Told(header, self.writer.get_extra_info("socket"))
-            ours = self.writer.get_extra_info
-            # The one place where hypercorn asks who the client is.
-            setattr(  # noqa: B010  # a method
-                self.writer, "get_extra_info", lambda name: told if name == "socket" else ours(name)
-            )
-            if told.connection_id:
-                self.state = type(self.state)({**self.state, STATE_KEY: told.connection_id})
         try:
-            await super().run()
+            if await self._has_told_who():
+                await super().run()
         except asyncio.CancelledError:
             # At the end of the drain time hypercorn waits for this task's end, however it ends. Of one that
             # ends cancelled Python 3.11's streams log a traceback.
             if not self.context.terminated.is_set():
                 raise
+
+    async def _has_told_who(self) -> bool:
+        """Read the PROXY header where there has to be one; False if it is none, and the connection closed."""
+        peer = self.writer.get_extra_info("peername")
+        if not self._expects_header(peer):
+            return True
+        try:
+            header = await read_header(self.reader)
+        except (OSError, ProxyProtocolError) as error:
+            logger.warning("a connection from %s is closed: %s", peer or "a Unix socket", error)
+            self.writer.transport.abort()
+            return False
+        except asyncio.CancelledError:
+            self.writer.transport.abort()
+            raise
+        told = Told(header, self.writer.get_extra_info("socket"))
+        ours = self.writer.get_extra_info
+        # The one place where hypercorn asks who the client is.
+        setattr(  # noqa: B010  # a method
+            self.writer, "get_extra_info", lambda name: told if name == "socket" else ours(name)
+        )
+        if told.connection_id:
+            self.state = type(self.state)({**self.state, STATE_KEY: told.connection_id})
+        return True
 
     async def protocol_send(self, event: Event) -> None:
         """Write, unless it is nothing: the end of a body of known length has no bytes."""

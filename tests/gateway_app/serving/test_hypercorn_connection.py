@@ -264,6 +264,24 @@ async def test_a_connection_without_a_good_proxy_header_is_closed_at_once(
         assert "PROXY" in caplog.text
 
 
+async def test_a_stop_does_not_complain_of_who_has_not_sent_its_proxy_header(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(Config, "graceful_timeout", 0.1)
+    is_asked_for = asyncio.Event()
+
+    def expects_header(peer: object) -> bool:
+        is_asked_for.set()
+        return True
+
+    async with serving(60) as server, asyncio.timeout(5):
+        server.expects_header = expects_header
+        _, writer = await server.connect()
+        await is_asked_for.wait()
+    writer.close()
+    assert caplog.text == ""
+
+
 async def test_who_is_not_believed_sends_a_request_that_is_none(serving: Serving) -> None:
     async with serving(60) as server, asyncio.timeout(5):
         server.expects_header = lambda peer: False
