@@ -145,7 +145,7 @@ class Worker:
         self.engine.poller.shut_down()
 
     def status(self) -> dict[str, Any]:
-        """Return what `admin` shows of this process; see `status.py`."""
+        """Return what `admin` shows of this process; see `observe.status`."""
         return {
             "reloads": dict(self.reloads),
             "relays": [relay_status(each) for each in self._relays_by_name().values()],
