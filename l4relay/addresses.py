@@ -63,8 +63,8 @@ class ListenAddress:
 
     @property
     def ipv4_twin(self) -> "ListenAddress | None":
-        """Return ``0.0.0.0`` for ``[::]``, which takes IPv4 too where it has no listener; None for others."""
-        if not isinstance(self.address, InetAddress) or self.address.host != "::":
+        """Return ``0.0.0.0`` for ``[::]``, which stands for both; None for others, and for ports unknown."""
+        if not isinstance(self.address, InetAddress) or self.address.host != "::" or not self.address.port:
             return None
         return ListenAddress(self.transport, InetAddress("0.0.0.0", self.address.port))  # noqa: S104
 

@@ -34,13 +34,14 @@ MAPPED_PREFIX: Final = "::ffff:"
 _log = logging.getLogger(__name__)
 
 
-def bind(listen: ListenAddress, *, reuse_port: bool, v6_only: bool = False) -> socket.socket:
+def bind(listen: ListenAddress, *, reuse_port: bool) -> socket.socket:
     """Return a bound, non-blocking socket, listening where it is a stream.
+
+    One for ``[::]`` leaves IPv4 to its `ipv4_twin`, where it has one: no socket can be told otherwise later.
 
     Args:
         listen: Where; a Unix socket that a dead process has left behind is replaced.
         reuse_port: Whether other processes bind the same port (SO_REUSEPORT).
-        v6_only: Whether ``[::]`` leaves IPv4 to a listener of its own.
 
     Raises:
         OSError: the address is taken or not this machine's.
@@ -59,7 +60,7 @@ def bind(listen: ListenAddress, *, reuse_port: bool, v6_only: bool = False) -> s
     try:
         if not isinstance(address, UnixAddress):
             _set_options(sock, listen, reuse_port=reuse_port)
-            if v6_only and family == socket.AF_INET6:
+            if listen.ipv4_twin is not None:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.bind(target)
         if listen.transport == "tcp":

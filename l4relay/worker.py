@@ -154,7 +154,8 @@ class Worker:
     # ------------------------------------------------------------------------------------------ reload
 
     async def _apply(self, config: Config) -> None:
-        mine = [(relay, self._listens(relay)) for relay in config.relays]
+        listed = {listen for relay in config.relays for listen in relay.listen}
+        mine = [(relay, self._listens(relay, listed)) for relay in config.relays]
         wanted = [listen for _, listens in mine for listen in listens]
         bound = self._bind_new(wanted)
         relays = [self._make(relay) for relay, _ in mine]
@@ -178,10 +179,12 @@ class Worker:
         self._forget_closed(wanted)
         await _cancel(old_upkeep)
 
-    def _listens(self, relay: RelayConfig) -> tuple[ListenAddress, ...]:
-        return tuple(
-            each for each in relay.listen if self._index == 0 or not isinstance(each.address, UnixAddress)
-        )
+    def _listens(self, relay: RelayConfig, listed: Collection[ListenAddress]) -> list[ListenAddress]:
+        """Return where this worker listens for a relay; ``[::]`` is IPv4 as well, unless that is `listed`."""
+        is_first = self._index == 0
+        mine = [each for each in relay.listen if is_first or not isinstance(each.address, UnixAddress)]
+        twins = [each.ipv4_twin for each in mine]
+        return mine + [each for each in twins if each is not None and each not in listed]
 
     def _bind_new(
         self, listens: list[ListenAddress], known: Collection[ListenAddress] = ()
@@ -193,8 +196,7 @@ class Worker:
             bound: dict[ListenAddress, socket.socket] = {}
             for listen in listens:
                 if listen not in self.listeners and listen not in known:
-                    v6_only = listen.ipv4_twin in listens
-                    bound[listen] = bind(listen, reuse_port=reuse_port, v6_only=v6_only)
+                    bound[listen] = bind(listen, reuse_port=reuse_port)
                     undo.callback(bound[listen].close)
             undo.pop_all()
         return bound

@@ -293,6 +293,22 @@ async def test_unix_sockets_on_both_sides(start_relay: Any, tmp_path: Path) -> N
     assert line["sent"] == line["received"] == len(message)
 
 
+async def test_every_address_is_both_families_whatever_reloads_do_to_the_other_one(
+    start_relay: Any, start_server: Any, free_port: int
+) -> None:
+    every, ipv4 = f'"tcp://[::]:{free_port}"', f'"tcp://0.0.0.0:{free_port}"'
+    text = f'[[relay]]\nname = "test"\nlisten = [LISTEN]\nendpoints = ["{await start_server()}"]\n'
+    relay = await start_relay(text.replace("LISTEN", every))
+    for listens in (every, f"{every}, {ipv4}", every):
+        relay.path.write_text(text.replace("LISTEN", listens))
+        assert await relay.worker.reload()
+        for host in ("127.0.0.1", "::1"):
+            reader, writer = await asyncio.open_connection(host, free_port)
+            writer.write(b"hello")
+            assert await reader.read(5) == b"hello"
+            writer.close()
+
+
 @pytest.mark.parametrize("splice", [True, False])
 async def test_an_endpoint_s_unix_socket_that_fails_is_the_endpoint_s_reset(
     start_relay: Any, tmp_path: Path, splice: bool
