@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from gateway_app.config.source import Source
     from l4relay.config.toml_lines import KeyPath
 
-_ANY: Final = frozenset({"0.0.0.0", "[::]"})  # noqa: S104  # nothing is bound here
+_ANY_IPV4: Final = "0.0.0.0"  # noqa: S104  # nothing is bound here
+_ANY_IPV6: Final = "[::]"
 _IS_NUMBER: Final = re.compile(r"[0-9.]+|\[[0-9a-f:.]+\]")
 
 
@@ -24,22 +25,28 @@ def check_listeners(source: Source) -> Iterator[ConfigError]:
     owners: list[tuple[str, KeyPath]] = []
     for path, address in _addresses(source):
         for taken, owner in owners:
-            if _overlap(address, taken) and {owner[0], path[0]} != {"relay"}:
+            tables = {owner[0], path[0]}
+            if tables != {"relay"} and _overlap(address, taken, is_one_table=len(tables) == 1):
                 line = source.lines.of(owner)
                 yield source.error(path, f'"{address}" is taken already, by {key_text(owner)} in line {line}')
                 break
         owners.append((address, path))
 
 
-def _overlap(one: str, other: str) -> bool:
-    """Whether only one of two addresses can be had: they are the same, or one is the whole machine's."""
+def _overlap(one: str, other: str, *, is_one_table: bool) -> bool:
+    """Whether only one of two addresses can be had: they are the same, or one is the whole machine's.
+
+    [::] is IPv4 as well, unless its own table lists 0.0.0.0.
+    """
     if one == other:
         return True
     (host, _, port), (other_host, _, other_port) = one.rpartition(":"), other.rpartition(":")
-    is_number = _IS_NUMBER.fullmatch(host) and _IS_NUMBER.fullmatch(other_host)
-    is_one_family = host.startswith("[") == other_host.startswith("[")
-    is_any = not _ANY.isdisjoint({host, other_host})
-    return port == other_port and bool(is_number) and is_one_family and is_any
+    if port != other_port or not (_IS_NUMBER.fullmatch(host) and _IS_NUMBER.fullmatch(other_host)):
+        return False
+    hosts = {host, other_host}
+    if _ANY_IPV6 in hosts:
+        return not (is_one_table and _ANY_IPV4 in hosts)
+    return _ANY_IPV4 in hosts and not any(each.startswith("[") for each in hosts)
 
 
 def _addresses(source: Source) -> Iterator[tuple[KeyPath, str]]:

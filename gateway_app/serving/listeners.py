@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from l4relay.addresses import UnixAddress, parse_address
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection
 
 BACKLOG: Final = 2048
 """Connections that may wait to be accepted; the kernel bounds it by net.core.somaxconn."""
@@ -44,8 +44,8 @@ class Listener:
                 os.unlink(self.address.removeprefix("unix:"))
 
 
-def open_listeners(addresses: Iterable[str]) -> tuple[Listener, ...]:
-    """Listen on `addresses`.
+def open_listeners(addresses: Collection[str]) -> tuple[Listener, ...]:
+    """Listen on `addresses`; `[::]` is IPv4 as well, unless `0.0.0.0` is among them with the same port.
 
     Raises:
         OSError: one cannot be had; the message names it, and none is left open.
@@ -54,7 +54,8 @@ def open_listeners(addresses: Iterable[str]) -> tuple[Listener, ...]:
     listeners: list[Listener] = []
     for address in addresses:
         try:
-            listeners.append(_open(address))
+            is_ipv4_apart = address.replace("[::]", "0.0.0.0") in addresses  # noqa: S104  # none is bound by it
+            listeners.append(_open(address, is_ipv4_apart=is_ipv4_apart))
         except OSError as error:
             for listener in listeners:
                 listener.close()
@@ -73,7 +74,7 @@ def host_and_port(address: str) -> tuple[str, int]:
     return str(name[0]), int(name[1])
 
 
-def _open(address: str) -> Listener:
+def _open(address: str, *, is_ipv4_apart: bool) -> Listener:
     if address.startswith("unix:"):
         return _open_unix(address)
     family, name = _resolved(address)
@@ -81,6 +82,8 @@ def _open(address: str) -> Listener:
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted sockets inherit it
+        if family == socket.AF_INET6 and is_ipv4_apart:
+            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         listening.bind(name)
         listening.listen(BACKLOG)
     except OSError:

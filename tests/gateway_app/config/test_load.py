@@ -547,6 +547,8 @@ def test_encoded_slashes_that_are_kept_can_be_matched() -> None:
         ("0.0.0.0:9090", "127.0.0.1:9090", True),
         ("127.0.0.1:9090", "0.0.0.0:9090", True),
         ("[::]:9090", "[::1]:9090", True),
+        ("[::]:9090", "127.0.0.1:9090", True),
+        ("0.0.0.0:9090", "[::]:9090", True),
         ("0.0.0.0:8080", "127.0.0.1:9090", False),
         ("0.0.0.0:9090", "[::1]:9090", False),
         ("0.0.0.0:9090", "unix:/run/a:9090", False),
@@ -561,6 +563,10 @@ def test_an_address_for_the_whole_machine_takes_the_port(listen: str, admin: str
         ]
     else:
         load_text(text)
+
+
+def test_one_table_may_list_both_families_of_the_whole_machine() -> None:
+    load_text('[gateway]\nlisten = ["[::]:8080", "0.0.0.0:8080"]')
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:0", "[::1]:0"])
