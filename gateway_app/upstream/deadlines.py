@@ -33,7 +33,7 @@ class Flight:
         cause: what to report when `deadline` passes.
         total_deadline: loop time at which the whole exchange must have ended.
         cut: why the exchange was ended from outside, None while it was not.
-        task: runs the exchange.
+        task: runs the exchange; None once that has ended.
         owns_receive: the sweep may call `receive` to listen for the disconnect; False while the body is read.
     """
 
@@ -123,7 +123,8 @@ class Deadlines:
         return len(self._flights)
 
     def remove(self, flight: Flight) -> None:
-        """Forget a flight that has ended."""
+        """Forget a flight that has ended; nothing cancels its task from then on."""
+        flight.task = None
         self._flights.discard(flight)
         if flight.watcher is not None:
             flight.watcher.cancel()

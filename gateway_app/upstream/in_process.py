@@ -198,6 +198,8 @@ class InProcessResponse:
 
     async def _receive(self) -> Message:
         rest = self._rest
+        if self._gone.is_set():  # nor is the client's body ours to read any more
+            return {"type": "http.disconnect"}
         if not self._body_given:
             self._body_given = rest is None
             body, self._first_piece = self._first_piece, b""

@@ -32,6 +32,12 @@ UNAVAILABLE = [200, 503]
 COOKIES = [(b"set-cookie", b"a=1"), (b"set-cookie", b"b=\xe9")]
 
 
+async def turns(count: int) -> None:
+    """Let all other tasks go on for so many of the loop's turns."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
     """Answer as the path says."""
     if scope["type"] == "lifespan":
@@ -53,6 +59,14 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
                 more = message.get("more_body", False)
             await send(start(200, (b"content-length", b"%d" % len(body)), *COOKIES))
             await send({"type": "http.response.body", "body": body})
+        case "/answers-and-reads" | "/answers-and-reads-at-once" as path:
+            await receive()
+            await send(start(200))
+            await send({"type": "http.response.body", "body": b"whole"})
+            if path == "/answers-and-reads":
+                await turns(20)  # the request is over for everybody else
+            while (await receive())["type"] != "http.disconnect":
+                pass
         case "/begins-and-reads":
             await receive()
             await receive()
@@ -393,6 +407,28 @@ async def test_a_client_that_leaves_its_body_ends_the_request_and_nothing_else(
         await asyncio.sleep(0)  # where a cancellation left over would show
         assert asked.backend.endpoints[0].failures == 0
     assert (outcome.status, outcome.cause) == (0, Cause.CLIENT_CLOSED)
+
+
+@pytest.mark.parametrize("path", ["/answers-and-reads", "/answers-and-reads-at-once"])
+async def test_an_application_that_reads_on_behind_its_answer_ends_nothing(
+    serve: Any, line: Any, path: str
+) -> None:
+    """The task of the request may have gone on to something else."""
+    leaves = asyncio.Event()
+    pieces: list[Message] = [{"type": "http.request", "body": b"piece", "more_body": True}] * 2
+
+    async def receive() -> Message:
+        if pieces:
+            return pieces.pop()
+        await leaves.wait()
+        return {"type": "http.disconnect"}
+
+    async with line(unused, **await serve("asgi")) as asked:
+        outcome = await asked.ask("PUT", path, receive=receive)
+        leaves.set()
+        await turns(60)  # where a cancellation would show
+        assert asked.pool["open"] == 0
+    assert (outcome.status, outcome.body, outcome.is_whole) == (200, b"whole", True)
 
 
 @pytest.mark.parametrize("kind", ALL)
