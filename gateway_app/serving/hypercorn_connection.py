@@ -1,4 +1,4 @@
-"""hypercorn's connections, but a PROXY header may come first, to wait costs nothing, and no h2c upgrade.
+"""hypercorn's connections, but a PROXY header may come first, to wait costs nothing, and a cut answer is cut.
 
 hypercorn starts a task for each idle connection and cancels it when a request comes, which is a good part of
 what a small request costs it. Here an idle connection is an entry in a dictionary, which keeps the order in
@@ -9,12 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
+from h2.errors import ErrorCodes
+from h2.exceptions import ProtocolError
 from hypercorn import protocol as hypercorn_protocol
 from hypercorn.asyncio import run as hypercorn_run
 from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.events import RawData
+from hypercorn.protocol.events import StreamClosed
+from hypercorn.protocol.h2 import H2Protocol
 from hypercorn.protocol.h11 import H2ProtocolAssumedError, H11Protocol
 
 from gateway_app.serving.proxy_header import STATE_KEY, Told, read_header
@@ -27,6 +32,7 @@ if TYPE_CHECKING:
     from hypercorn.asyncio.task_group import TaskGroup
     from hypercorn.config import Config
     from hypercorn.events import Event
+    from hypercorn.protocol.events import Event as StreamEvent
 
     from gateway_app.serving.proxy_header import IsExpected
 
@@ -202,6 +208,24 @@ class Http1(H11Protocol):
             raise H2ProtocolAssumedError(b"PRI * HTTP/2.0\r\n\r\n" + self.connection.trailing_data[0])
 
 
+class Http2(H2Protocol):
+    """hypercorn's HTTP/2, but an answer that is not whole ends with a reset of its stream (RFC 9113 8.1.1).
+
+    Its own ends with nothing, and the client waits for the rest for as long as the connection lasts.
+    """
+
+    async def stream_send(self, event: StreamEvent) -> None:
+        """Send what a stream has to say; that it is over, too, where its answer is not whole."""
+        if isinstance(event, StreamClosed):
+            left = self.stream_buffers.get(event.stream_id)
+            if left is not None and not left.complete:
+                with suppress(ProtocolError):  # the client has closed it
+                    self.connection.reset_stream(event.stream_id, ErrorCodes.INTERNAL_ERROR)
+                await self._flush()
+                await self._window_updated(event.stream_id)  # the sending task sees the end, and clears up
+        await super().stream_send(event)
+
+
 def use_for(config: Config, idle: IdleConnections, expects_header: IsExpected) -> None:
     """Let hypercorn make these connections for the server of `config`, and its own for others in the process.
 
@@ -217,3 +241,4 @@ def use_for(config: Config, idle: IdleConnections, expects_header: IsExpected) -
 
     setattr(hypercorn_run, "TCPServer", make)  # noqa: B010  # it exports no name
     setattr(hypercorn_protocol, "H11Protocol", Http1)  # noqa: B010  # likewise; for all of the process
+    setattr(hypercorn_protocol, "H2Protocol", Http2)  # noqa: B010

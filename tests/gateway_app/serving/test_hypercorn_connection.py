@@ -6,12 +6,14 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any
 
+import httpx
 import hypercorn.asyncio
 import hypercorn.asyncio.run
 import hypercorn.protocol
 import pytest
 from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.config import Config
+from hypercorn.protocol.h2 import H2Protocol
 from hypercorn.protocol.h11 import H11Protocol
 from starlette.types import Receive, Scope, Send
 
@@ -45,6 +47,10 @@ class Server:
         self.scopes.append(scope)
         self.asked.set()
         await self.may_answer.wait()
+        if scope["path"] == "/cut":
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"half", "more_body": True})
+            raise RuntimeError("cut")
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
         await send({"type": "http.response.body", "body": b"ok"})
 
@@ -64,6 +70,7 @@ def serving(monkeypatch: pytest.MonkeyPatch) -> Serving:
     """Give a context manager that serves; with 0, as hypercorn itself does."""
     monkeypatch.setattr(hypercorn.asyncio.run, "TCPServer", TCPServer)
     monkeypatch.setattr(hypercorn.protocol, "H11Protocol", H11Protocol)
+    monkeypatch.setattr(hypercorn.protocol, "H2Protocol", H2Protocol)
 
     @asynccontextmanager
     async def serve(keep_alive_s: float) -> AsyncIterator[Server]:
@@ -226,6 +233,18 @@ async def test_http_2_begins_with_its_preface_and_not_with_an_upgrade(serving: S
 
 
 CLIENT, SERVICE = ("192.0.2.7", 4711), ("192.0.2.1", 443)
+
+
+async def test_over_http_2_a_cut_answer_resets_its_stream_and_no_other(serving: Serving) -> None:
+    """The client would wait for the rest of it."""
+    async with serving(60) as server, asyncio.timeout(10):
+        server.may_answer.set()
+        async with httpx.AsyncClient(http1=False, http2=True) as client:
+            for _ in range(2):
+                with pytest.raises(httpx.RemoteProtocolError, match="StreamReset"):
+                    await client.get(f"http://127.0.0.1:{server.port}/cut")
+                whole = await client.get(f"http://127.0.0.1:{server.port}/")
+                assert (whole.status_code, whole.content) == (200, b"ok")
 
 
 async def test_a_proxy_header_tells_the_client_and_the_id_of_each_request(serving: Serving) -> None:
