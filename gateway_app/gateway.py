@@ -73,6 +73,8 @@ class Gateway:
             if route is None:
                 route, receive = await _find_route_by_body(snapshot, exchange, scope, receive)
             await route.app(scope, receive, answer)
+            if not exchange.status:
+                raise RuntimeError(f"the middlewares of route {route.name!r} have ended without an answer")
         except asyncio.CancelledError:
             await answer_cancelled(scope["gateway"], scope, self._edge_send(scope["gateway"], send))
             raise

@@ -12,6 +12,7 @@ from starlette.types import Message, Scope
 from gateway_app import gateway as gateway_module
 from gateway_app.gateway import Gateway
 from gateway_app.observe.run_directory import VARIABLE
+from gateway_app.testing import GatewayClient
 
 ROUTES = """
 [gateway]
@@ -67,3 +68,29 @@ async def test_a_body_that_a_route_asks_for_is_not_waited_for_without_end(
     assert sent[0]["status"] == 408
     assert json.loads(sent[1]["body"])["cause"] == "request_timeout"
     assert (b"connection", b"close") in sent[0]["headers"]
+
+
+SILENT = """
+class Silent:
+    def __init__(self, app):
+        pass
+
+    async def __call__(self, scope, receive, send):
+        pass
+"""
+
+
+def test_a_middleware_that_does_not_answer_is_told_with_its_route(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Servers would give a bare 500, and leave it to the user to find out which middleware it was."""
+    (tmp_path / "silent_middleware.py").write_text(SILENT)
+    (tmp_path / "routes.toml").write_text(
+        '[middleware.silent]\ntype = "silent_middleware:Silent"\n'
+        '[[routes]]\nname = "mute"\nmiddleware = ["silent"]\nrespond = { body = "never" }\n'
+    )
+    with GatewayClient(tmp_path / "routes.toml") as client:
+        answer = client.get("/")
+    assert answer.status_code == 500
+    assert answer.json()["cause"] == "internal"
+    assert "the middlewares of route 'mute' have ended without an answer" in caplog.text
