@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 import os
-import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -155,20 +154,15 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 
 
 @pytest.fixture
-def refused_address() -> str:
+def refused_address(new_port: Callable[[], int]) -> str:
     """An address that nobody listens on."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return "127.0.0.1:" + str(sock.getsockname()[1])
+    return f"127.0.0.1:{new_port()}"
 
 
 @pytest.fixture
-def free_ports() -> list[int]:
-    """Two ports that nobody has at the moment."""
-    with socket.socket() as first, socket.socket() as second:
-        first.bind(("127.0.0.1", 0))
-        second.bind(("127.0.0.1", 0))
-        return [first.getsockname()[1], second.getsockname()[1]]
+def free_ports(new_port: Callable[[], int]) -> list[int]:
+    """Two ports that nobody has."""
+    return [new_port(), new_port()]
 
 
 @pytest.fixture

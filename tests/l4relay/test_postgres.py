@@ -5,11 +5,10 @@ import hashlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from asyncio.subprocess import PIPE
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +28,10 @@ def program(name: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def postgres() -> Iterator[str]:
+def postgres(new_port: Callable[[], int]) -> Iterator[str]:
     """A server of its own on a free port; its address."""
     initdb, server = program("initdb"), program("postgres")
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
+    port = new_port()
     folder = Path(tempfile.mkdtemp(prefix="l4relay-postgres-"))  # pytest's own are closed to other users
     if USER is not None:
         shutil.chown(folder, USER)

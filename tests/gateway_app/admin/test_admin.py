@@ -4,7 +4,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -65,13 +65,6 @@ def client_of(admin: AdminServer) -> httpx.AsyncClient:
     return httpx.AsyncClient(base_url=f"http://127.0.0.1:{admin.address[1]}", trust_env=False)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 async def test_pages(tmp_path: Path) -> None:
     async with serving(tmp_path) as (admin, view, metrics), client_of(admin) as client:
         metrics.unrouted.observe("", 404, 0.1, 0, 0)
@@ -120,8 +113,8 @@ async def start_worker(directory: Path, port: int) -> asyncio.subprocess.Process
     return worker
 
 
-async def test_any_worker_answers_for_all(tmp_path: Path) -> None:
-    port = free_port()
+async def test_any_worker_answers_for_all(tmp_path: Path, new_port: Callable[[], int]) -> None:
+    port = new_port()
     workers = [await start_worker(tmp_path, port) for _ in range(2)]
 
     async def ask(page: str) -> str:

@@ -16,6 +16,7 @@ import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,19 +32,15 @@ SERVERS = {
 }
 
 
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
+NewPort = Callable[[], int]
 
 
 class RunningGateway:
     """A gateway under `server`, serving the file at `config`."""
 
-    def __init__(self, server: str, config: Path, log: Path) -> None:
+    def __init__(self, new_port: NewPort, server: str, config: Path, log: Path) -> None:
         self.server = server
-        self.port = free_port()
+        self.port = new_port()
         self.config = config
         self.log = log
         self._start()
@@ -93,11 +90,11 @@ class RunningGateway:
 class ServedGateway(RunningGateway):
     """`gateway serve`, in the directory of its file, whose PORT and ADMIN_PORT become free ports."""
 
-    def __init__(self, server: str, directory: Path, text: str, *options: str) -> None:
-        self.admin_port = free_port()
+    def __init__(self, new_port: NewPort, server: str, directory: Path, text: str, *options: str) -> None:
+        self.admin_port = new_port()
         self._options = options
         self._text = text
-        super().__init__(server, directory / "routes.toml", directory / "log")
+        super().__init__(new_port, server, directory / "routes.toml", directory / "log")
 
     def _arguments(self) -> list[str]:
         return [
@@ -251,6 +248,7 @@ def recorded_gateway(
     request: pytest.FixtureRequest,
     recording_backend: RecordingBackend,
     tmp_path_factory: pytest.TempPathFactory,
+    new_port: NewPort,
 ) -> Iterator[RunningGateway]:
     directory = tmp_path_factory.mktemp("gateway")
     config = directory / "routes.toml"
@@ -266,19 +264,19 @@ def recorded_gateway(
         backend = "recorder"
         """
     )
-    gateway = RunningGateway(request.param, config, directory / "log")
+    gateway = RunningGateway(new_port, request.param, config, directory / "log")
     yield gateway
     gateway.stop()
 
 
 @pytest.fixture
-def start_gateway(tmp_path: Path) -> Iterator[Callable[..., RunningGateway]]:
+def start_gateway(tmp_path: Path, new_port: NewPort) -> Iterator[Callable[..., RunningGateway]]:
     running: list[RunningGateway] = []
 
     def start(config: str, server: str = "hypercorn") -> RunningGateway:
         path = tmp_path / "routes.toml"
         path.write_text(config)
-        gateway = RunningGateway(server, path, tmp_path / "log")
+        gateway = RunningGateway(new_port, server, path, tmp_path / "log")
         running.append(gateway)
         return gateway
 
@@ -289,12 +287,12 @@ def start_gateway(tmp_path: Path) -> Iterator[Callable[..., RunningGateway]]:
 
 
 @pytest.fixture
-def serve_gateway(tmp_path: Path) -> Iterator[Callable[..., ServedGateway]]:
+def serve_gateway(tmp_path: Path, new_port: NewPort) -> Iterator[Callable[..., ServedGateway]]:
     """Start `gateway serve` with a file's text; PORT and ADMIN_PORT in it become free ports."""
     running: list[ServedGateway] = []
 
     def serve(text: str, *options: str, server: str = "hypercorn") -> ServedGateway:
-        gateway = ServedGateway(server, tmp_path, text, *options)
+        gateway = ServedGateway(new_port, server, tmp_path, text, *options)
         running.append(gateway)
         return gateway
 
@@ -304,9 +302,9 @@ def serve_gateway(tmp_path: Path) -> Iterator[Callable[..., ServedGateway]]:
 
 
 @pytest.fixture(scope="session")
-def served_gateway() -> type[ServedGateway]:
+def served_gateway(new_port: NewPort) -> Callable[..., ServedGateway]:
     """For modules that share one `gateway serve`."""
-    return ServedGateway
+    return partial(ServedGateway, new_port)
 
 
 @pytest.fixture(scope="session")
@@ -323,13 +321,9 @@ def eventually() -> Callable[[Callable[[], object]], None]:
 
 
 @pytest.fixture(scope="session")
-def free_ports() -> Callable[[int], list[int]]:
+def free_ports(new_port: NewPort) -> Callable[[int], list[int]]:
     """Find ports that nobody listens on."""
-
-    def find(count: int) -> list[int]:
-        return [free_port() for _ in range(count)]
-
-    return find
+    return lambda count: [new_port() for _ in range(count)]
 
 
 @pytest.fixture(scope="session")

@@ -37,10 +37,7 @@ async def app(scope, receive, send):
 """
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+NewPort = Callable[[], int]
 
 
 def eventually(holds: Callable[[], bool]) -> None:
@@ -81,9 +78,11 @@ class Client:
 class Served:
     """A `gateway serve` in a directory of its own."""
 
-    def __init__(self, directory: Path, server: str, text: str, *options: str, workers: int = 1) -> None:
+    def __init__(
+        self, port: int, directory: Path, server: str, text: str, *options: str, workers: int = 1
+    ) -> None:
         self.directory = directory
-        self.port = free_port()
+        self.port = port
         self.config = directory / "routes.toml"
         self.write(text)
         (directory / "held_app.py").write_text(HELD_APP)
@@ -184,11 +183,11 @@ Serve = Callable[..., Served]
 
 
 @pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Serve]:
+def serve(tmp_path: Path, new_port: NewPort) -> Iterator[Serve]:
     started: list[Served] = []
 
     def start(server: str, text: str, *options: str, workers: int = 1) -> Served:
-        served = Served(tmp_path, server, text, *options, workers=workers)
+        served = Served(new_port(), tmp_path, server, text, *options, workers=workers)
         started.append(served)
         return served
 
@@ -394,8 +393,8 @@ def test_unix_socket(serve: Serve, tmp_path: Path) -> None:
     assert not path.exists()
 
 
-def test_the_relay_runs_beside_and_ends_with_it(serve: Serve, tmp_path: Path) -> None:
-    relay_port = free_port()
+def test_the_relay_runs_beside_and_ends_with_it(serve: Serve, new_port: NewPort) -> None:
+    relay_port = new_port()
     relay = f"""
 [[relay]]
 name = "front"
@@ -450,13 +449,13 @@ class Held:
 
 @pytest.mark.parametrize("server", SERVERS)
 def test_the_relay_takes_the_last_requests_of_the_gateway(
-    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: str
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, new_port: NewPort, server: str
 ) -> None:
     """A request in flight needs a new connection through the relay after the stop has begun."""
     monkeypatch.setitem(globals(), "HELD_APP", HELD_APP + HELD_MIDDLEWARE)
     with socket.create_server(("127.0.0.1", 0)) as service:
         service.settimeout(DEADLINE_S)
-        text = THROUGH_A_RELAY.replace("RELAY", str(free_port()))
+        text = THROUGH_A_RELAY.replace("RELAY", str(new_port()))
         served = serve(server, file() + text.replace("PORT_BEHIND", str(service.getsockname()[1])))
         served.wait_ready()
         eventually(lambda: "relay behind listens on" in served.log())
@@ -494,8 +493,8 @@ proxy_protocol = "v2-crc32c"
 """
 
 
-def test_one_id_goes_from_the_relay_s_accept_to_the_gateway_s_log(serve: Serve) -> None:
-    relay_port = free_port()
+def test_one_id_goes_from_the_relay_s_accept_to_the_gateway_s_log(serve: Serve, new_port: NewPort) -> None:
+    relay_port = new_port()
     served = serve("hypercorn", BEHIND_A_RELAY.replace("RELAY", str(relay_port)))
     own_port, served.port = served.port, relay_port
     served.wait_ready()
@@ -534,9 +533,11 @@ def test_proxy_headers_that_nobody_would_read_are_refused(tmp_path: Path, comman
     assert "PROXY headers are read by" in ended.stderr
 
 
-def test_the_shipped_file_shows_a_request_at_both_layers(serve: Serve, tmp_path: Path) -> None:
+def test_the_shipped_file_shows_a_request_at_both_layers(
+    serve: Serve, tmp_path: Path, new_port: NewPort
+) -> None:
     """Client, gateway, relay, service; on ports of its own."""
-    ports = {port: free_port() for port in (9090, 9091, 15080, 10053, 9092)}
+    ports = {port: new_port() for port in (9090, 9091, 15080, 10053, 9092)}
     text = (ROOT / "routes.toml").read_text().replace(":8080", ":PORT")
     text = text.replace("asgi:gateway_app.demo:app", "asgi:own_demo:app")
     for shipped, own in ports.items():

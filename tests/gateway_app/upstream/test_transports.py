@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from pathlib import Path
@@ -164,7 +163,9 @@ def authority() -> trustme.CA:
 
 
 @pytest.fixture
-async def serve(tmp_path: Path, authority: trustme.CA) -> AsyncIterator[Callable[..., Any]]:
+async def serve(
+    tmp_path: Path, authority: trustme.CA, new_port: Callable[[], int]
+) -> AsyncIterator[Callable[..., Any]]:
     """Start the service behind a transport's kind; returns the arguments of `line`."""
     stop = asyncio.Event()
     servers: list[asyncio.Task[None]] = []
@@ -179,8 +180,7 @@ async def serve(tmp_path: Path, authority: trustme.CA) -> AsyncIterator[Callable
         config.graceful_timeout = 0
         config.keep_alive_timeout = 0.2  # also of connections that we have closed
         settings: dict[str, Any] = {}
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port: int = free.getsockname()[1]
+        port = new_port()
         config.bind = [f"127.0.0.1:{port}"]
         settings["port"] = f"http://127.0.0.1:{port}"
         if kind == "unix":

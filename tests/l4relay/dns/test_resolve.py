@@ -255,12 +255,9 @@ async def test_one_family_without_an_answer_does_not_spoil_the_other(make_resolv
 
 @pytest.mark.parametrize("conf", ["", "nameserver 127.0.0.1"])
 async def test_the_system_is_asked_where_no_nameserver_answers(
-    make_resolver: MakeResolver, conf: str, monkeypatch: pytest.MonkeyPatch
+    make_resolver: MakeResolver, new_port: Callable[[], int], conf: str
 ) -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as unused:
-        unused.bind(("127.0.0.1", 0))
-        port = unused.getsockname()[1]
-    resolver = make_resolver(port, conf=conf)
+    resolver = make_resolver(new_port(), conf=conf)
     # What the system's own resolver knows differs between machines: the machine's own answer is the measure.
     host = socket.gethostname()
     try:
