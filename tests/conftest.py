@@ -1,4 +1,4 @@
-"""For all tests: ports that nobody else takes."""
+"""For all tests: ports that nobody else takes, and property tests that a slow machine does not fail."""
 
 from __future__ import annotations
 
@@ -7,7 +7,18 @@ import random
 import socket
 from collections.abc import Callable, Iterator
 
+import hypothesis
 import pytest
+
+# What hypothesis itself does where it knows the CI: the examples are those of every other run, a run proves
+# the change that it is for; how long one takes says more about the machine.
+hypothesis.settings.register_profile(
+    "everywhere as in CI",
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("everywhere as in CI")
 
 LOWEST, BEYOND = 10_000, 32_000  # below those that the kernel gives out, from 32768 on
 
