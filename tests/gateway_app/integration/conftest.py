@@ -211,7 +211,7 @@ class RecordingBackend:
                         head += line
                     try:
                         self._read_body(head)
-                    except ValueError:  # the body was broken off: no request
+                    except (ValueError, ConnectionError):  # the body was broken off: no request
                         return
                     backend.requests.append(head)
                     self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
@@ -220,11 +220,15 @@ class RecordingBackend:
                 fields = dict(
                     line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:] if b": " in line
                 )
-                self.rfile.read(int(fields.get(b"content-length", b"0")))
+                self._read_exactly(int(fields.get(b"content-length", b"0")))
                 if fields.get(b"transfer-encoding") == b"chunked":
                     while size := int(self.rfile.readline(), 16):
-                        self.rfile.read(size + 2)
-                    self.rfile.readline()
+                        self._read_exactly(size + 2)
+                    self._read_exactly(2)
+
+            def _read_exactly(self, size: int) -> None:
+                if len(self.rfile.read(size)) < size:
+                    raise ValueError
 
         self._server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
