@@ -148,7 +148,7 @@ async def test_a_pipe_that_nobody_reads_loses_lines_and_holds_nobody_up(
         log.write(*finished, 0.0)
         if number % 10_000 == 9_999:
             await until(lambda: not log._entries)
-    assert monotonic() - started < 5.0
+    assert monotonic() - started < 30.0
     monkeypatch.setattr(access_log, "_CLOSE_TIMEOUT_S", 0.1)
     await log.aclose()
     assert dropped.value > 0

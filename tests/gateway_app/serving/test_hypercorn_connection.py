@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any
 
@@ -22,6 +22,7 @@ from gateway_app.serving.proxy_header import IsExpected
 from l4relay.proxy_protocol import serialise_v1, serialise_v2, unique_id_tlv
 
 KEEP_ALIVE_S = 0.3
+SWEEP_S = 0.05
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
@@ -29,7 +30,7 @@ class Server:
     """hypercorn with our connections, and an application that answers when it is told to."""
 
     def __init__(self, keep_alive_s: float) -> None:
-        self.idle = IdleConnections(keep_alive_s, sweep_s=0.05)
+        self.idle = IdleConnections(keep_alive_s, sweep_s=SWEEP_S)
         self.may_answer = asyncio.Event()
         self.asked = asyncio.Event()
         self.stop = asyncio.Event()
@@ -91,9 +92,25 @@ def serving(monkeypatch: pytest.MonkeyPatch) -> Serving:
         finally:
             server.stop.set()
             server.may_answer.set()
-            await asyncio.wait_for(task, 5)
+            await asyncio.wait_for(task, 20)
 
     return serve
+
+
+PassTime = Callable[[float], Awaitable[None]]
+
+
+@pytest.fixture
+def pass_time(monkeypatch: pytest.MonkeyPatch) -> PassTime:
+    """Move the loop's clock, and wait until the connections have been looked at."""
+
+    async def move(seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time
+        monkeypatch.setattr(loop, "time", lambda: now() + seconds)
+        await asyncio.sleep(3 * SWEEP_S)
+
+    return move
 
 
 async def test_a_silent_connection_is_closed_when_its_time_is_over(serving: Serving) -> None:
@@ -112,27 +129,30 @@ async def test_half_a_head_does_not_keep_a_connection_open(serving: Serving) -> 
         writer.close()
 
 
-async def test_a_request_may_last_longer_than_a_connection_may_be_idle(serving: Serving) -> None:
-    async with serving(KEEP_ALIVE_S) as server, asyncio.timeout(5):
+async def test_a_request_may_last_longer_than_a_connection_may_be_idle(
+    serving: Serving, pass_time: PassTime
+) -> None:
+    async with serving(60) as server:
         reader, writer = await server.connect()
         writer.write(GET)
         await server.asked.wait()
-        await asyncio.sleep(2 * KEEP_ALIVE_S)  # the time that must not end it
+        await pass_time(120)  # which must not end it
         server.may_answer.set()
         answer = await reader.readuntil(b"ok")
         assert answer.startswith(b"HTTP/1.1 200")
-        assert await reader.read() == b""  # idle again, and then its time is over
+        await pass_time(61)  # idle again, and then its time is over
+        assert await reader.read() == b""
         writer.close()
 
 
-async def test_each_request_begins_the_idle_time_anew(serving: Serving) -> None:
-    async with serving(KEEP_ALIVE_S) as server, asyncio.timeout(10):
+async def test_each_request_begins_the_idle_time_anew(serving: Serving, pass_time: PassTime) -> None:
+    async with serving(60) as server:
         server.may_answer.set()
         reader, writer = await server.connect()
         for _ in range(4):
             writer.write(GET)
             assert b"200" in await reader.readuntil(b"ok")
-            await asyncio.sleep(KEEP_ALIVE_S / 2)
+            await pass_time(40)
         writer.close()
 
 

@@ -17,7 +17,7 @@ from gateway_app.upstream.health import HealthChecker, probe_url, take_result
 from gateway_app.upstream.tls import client_context
 
 Eventually = Callable[[Callable[[], bool]], Any]
-FAST = HealthConfig(path="/healthz?full", interval=0.02, timeout=0.2, healthy_after=2, unhealthy_after=3)
+FAST = HealthConfig(path="/healthz?full", interval=0.02, timeout=5.0, healthy_after=2, unhealthy_after=3)
 
 
 class Service:
@@ -49,8 +49,10 @@ async def listening(service: Service, port: int = 0, tls: ssl.SSLContext | None 
 
 
 @asynccontextmanager
-async def probing(*endpoints: Endpoint, tls: ssl.SSLContext | None = None) -> AsyncIterator[HealthChecker]:
-    checker = HealthChecker(FAST, tls, random.Random(1))
+async def probing(
+    *endpoints: Endpoint, tls: ssl.SSLContext | None = None, config: HealthConfig = FAST
+) -> AsyncIterator[HealthChecker]:
+    checker = HealthChecker(config, tls, random.Random(1))
     for endpoint in endpoints:
         checker.watch(endpoint)
     yield checker
@@ -108,7 +110,7 @@ async def test_silence_is_failure(eventually: Eventually) -> None:
     service.is_stuck = True
     async with listening(service) as port:
         endpoint = Endpoint(f"http://127.0.0.1:{port}")
-        async with probing(endpoint):
+        async with probing(endpoint, config=FAST.model_copy(update={"timeout": 0.2})):
             await eventually(lambda: endpoint.down)
     assert endpoint.probe_error == "no answer within 0.2 s"
 
@@ -168,6 +170,7 @@ async def test_forgotten_endpoints_are_asked_no_more(eventually: Eventually) -> 
         async with probing(endpoint) as checker:
             await eventually(lambda: endpoint.probes_in_row >= 1)
             await checker.forget(endpoint)
+            await asyncio.sleep(5 * FAST.interval)  # what was on its way has arrived
             asked = len(service.requests)
             await asyncio.sleep(5 * FAST.interval)
             assert len(service.requests) == asked

@@ -267,7 +267,7 @@ async def test_the_total_timeout_ends_an_answer_that_never_pauses(line: Any) -> 
             await writer.drain()
             await asyncio.sleep(0.01)
 
-    async with asyncio.timeout(5), line(speak, timeout={"total": 0.3}) as made:
+    async with asyncio.timeout(5), line(speak, timeout={"total": 1.0}) as made:
         first = await made.ask()
 
         assert (first.cause, first.status, first.is_whole) == (Cause.TOTAL_TIMEOUT, 200, False)
@@ -321,18 +321,18 @@ async def test_a_client_has_its_own_time_for_an_answer_that_came_late(line: Any)
 
     async def speak(reader: Reader, writer: Writer) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        await asyncio.sleep(0.8)
+        await asyncio.sleep(1.2)
         writer.write(CHUNKED + b"1\r\na\r\n")
         await writer.drain()
-        await asyncio.sleep(0.8)
+        await asyncio.sleep(1.2)
         writer.write(b"1\r\nb\r\n0\r\n\r\n")
         await reader.read()
 
     async def slowly(message: Message) -> None:
         if message["type"] == "http.response.start" or message["body"] == b"b":
-            await asyncio.sleep(0.8)
+            await asyncio.sleep(1.2)
 
-    async with asyncio.timeout(10), line(speak, timeout={"response": 1.4, "idle": 1.4}) as made:
+    async with asyncio.timeout(20), line(speak, timeout={"response": 2.0, "idle": 2.0}) as made:
         first = await made.ask(on_send=slowly)
 
     assert (first.cause, first.body, first.is_whole) == (None, b"ab", True)

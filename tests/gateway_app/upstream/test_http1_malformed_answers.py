@@ -39,8 +39,8 @@ class Script:
 
 
 async def first_and_next(line: Any, script: Script, method: str = "GET") -> tuple[Any, Any, int]:
-    async with asyncio.timeout(5), line(script, timeout={"response": 2.0, "idle": 2.0}) as made:
-        async with asyncio.timeout(2):
+    async with asyncio.timeout(30), line(script, timeout={"response": 20.0, "idle": 20.0}) as made:
+        async with asyncio.timeout(10):
             first = await made.ask(method)
             second = await made.ask()
         assert made.flights == 0

@@ -30,7 +30,7 @@ async def test_the_timeout_of_an_attempt_does_not_end_the_pause_after_it(
         await reader.read()
 
     retry = RetryConfig(on=("timeout",))
-    async with asyncio.timeout(5), line(speak, retry=retry, timeout={"response": 0.4}) as made:
+    async with asyncio.timeout(5), line(speak, retry=retry, timeout={"response": 1.0}) as made:
         answer = await made.ask()
 
     assert (answer.cause, answer.body, asked) == (None, b"ok", 2)

@@ -254,7 +254,7 @@ async def test_two_sides_that_both_fall_silent_are_ended(line: Any) -> None:
         if message["type"] == "http.response.start":
             client.give(b"second")
 
-    async with asyncio.timeout(5), line(speak, timeout={"idle": 0.3}) as made:
+    async with asyncio.timeout(5), line(speak, timeout={"idle": 1.0}) as made:
         first = await made.ask("POST", receive=client, on_send=on_send)
 
         assert answered.is_set()
@@ -314,7 +314,10 @@ async def test_what_reading_the_body_raises_is_what_the_request_raises(line: Any
 # ---------------------------------------------------------------- Expect: 100-continue
 
 
-async def test_the_body_is_read_only_once_the_endpoint_wants_it(line: Any) -> None:
+async def test_the_body_is_read_only_once_the_endpoint_wants_it(
+    line: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway_app.upstream.http1_request.CONTINUE_WAIT_S", 20.0)
     client = Client()
     heads = []
 
@@ -338,8 +341,11 @@ async def test_the_body_is_read_only_once_the_endpoint_wants_it(line: Any) -> No
     assert heads[0].count(b"expect: 100-continue\r\n") == 1
 
 
-async def test_nobody_takes_the_body_while_the_endpoint_makes_up_its_mind(line: Any) -> None:
+async def test_nobody_takes_the_body_while_the_endpoint_makes_up_its_mind(
+    line: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Longer than it takes until the sweep listens for clients that leave: it must not read the body."""
+    monkeypatch.setattr("gateway_app.upstream.http1_request.CONTINUE_WAIT_S", 20.0)
     client = Client(b"abc")
     client.give(b"def", more=False)
 

@@ -50,7 +50,7 @@ async def nameserver() -> AsyncIterator[Nameserver]:
 @pytest.fixture
 def resolver(nameserver: Nameserver, tmp_path: Path) -> Resolver:
     conf = tmp_path / "resolv.conf"
-    conf.write_text("nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
+    conf.write_text("nameserver 127.0.0.1\noptions timeout:5 attempts:1\n")
     port = nameserver.transport.get_extra_info("sockname")[1]
     return Resolver(
         resolv_conf=conf,
@@ -163,6 +163,7 @@ async def test_new_addresses_are_probed_and_old_ones_no_more(
     await eventually(lambda: [endpoint.host for endpoint in backend.endpoints] == ["127.0.0.3"])
     await eventually(lambda: backend.endpoints[0].down)
     await backend.stop()
+    await asyncio.sleep(0.1)  # what was on its way has arrived
     asked = nameserver.asked
     await asyncio.sleep(0.1)
 

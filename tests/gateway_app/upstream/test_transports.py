@@ -368,8 +368,8 @@ def giving(*pieces: bytes, pause_s: float = 0.0, then: str = "end") -> Callable[
 async def test_a_long_upload_does_not_use_up_the_time_for_the_answer(
     serve: Any, line: Any, kind: str
 ) -> None:
-    receive = giving(*[b"piece"] * 5, pause_s=0.2)
-    timeout = {"response": 0.6, "idle": 5.0}
+    receive = giving(*[b"piece"] * 5, pause_s=0.3)
+    timeout = {"response": 1.2, "idle": 5.0}
     async with line(unused, **await serve(kind), timeout=timeout) as asked:
         outcome = await asked.ask("PUT", "/echo", receive=receive)
     assert (outcome.cause, outcome.body) == (None, b"piece" * 5)
