@@ -17,7 +17,7 @@ from l4relay.worker import Worker
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
-async def wait_until(condition: Callable[[], bool], timeout: float = 10.0) -> None:
+async def wait_until(condition: Callable[[], bool], timeout: float = 20.0) -> None:
     """Wait for what has no event."""
     deadline = time.monotonic() + timeout
     while not condition():

@@ -259,7 +259,7 @@ async def test_udp_endpoints_are_asked_too(
     relay = await start_relay(
         listen="udp://127.0.0.1:0",
         endpoints=[refused_address, alive],
-        health={"interval": "20ms", "timeout": "20ms", "unhealthy_after": 2, **health},
+        health={"interval": "20ms", "timeout": "500ms", "unhealthy_after": 2, **health},
     )
     await until(lambda: [each["state"] for each in relay.relay()["endpoints"]] == ["down", "up"])
     transport.close()

@@ -42,7 +42,7 @@ class Command:
             self.lines.append(json.loads(line))
 
     async def wait(self) -> int:
-        status = await asyncio.wait_for(self.process.wait(), 15)
+        status = await asyncio.wait_for(self.process.wait(), 30)
         await asyncio.gather(*self._reading)
         return status
 

@@ -113,7 +113,7 @@ async def test_what_is_no_header_closes_at_once(start_relay: Any, start_server: 
     )
     reader, writer = await relay.connect()
     writer.write(start)
-    assert await asyncio.wait_for(reader.read(), 1) == b""
+    assert await asyncio.wait_for(reader.read(), 4) == b""
     writer.close()
     [line] = await relay.ended()
     assert (line["end"], line["endpoint"]) == ("bad_proxy_header", "")

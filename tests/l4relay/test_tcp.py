@@ -6,6 +6,7 @@ import hashlib
 import os
 import socket
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -161,10 +162,13 @@ async def test_a_reader_that_stops_in_the_middle_is_idle(
             writer.write(CHUNK)
             await writer.drain()
 
-    relay = await start_relay(endpoints=[await start_server(pour)], splice=splice, idle_timeout="300ms")
+    relay = await start_relay(endpoints=[await start_server(pour)], splice=splice, idle_timeout="1m")
     before = open_descriptors()
     reader, writer = await relay.connect()
     received = len(await reader.readexactly(8 << 20))
+    await asyncio.sleep(0.3)  # everything on the way fills up
+    for seconds in (30, 120):  # the first look still sees that bytes have moved
+        relay.worker.relays[0].tick(time.monotonic() + seconds)
     [line] = await relay.ended()
     assert line["end"] == "idle_timeout"
     assert line["received"] > received
@@ -243,19 +247,21 @@ async def test_without_any_endpoint_the_client_is_closed(start_relay: Any, refus
 async def test_an_endpoint_that_does_not_answer_is_given_up_in_time(
     start_relay: Any, start_server: Any, full_backlog: str
 ) -> None:
-    relay = await start_relay(endpoints=[full_backlog, await start_server()], connect_timeout="200ms")
+    relay = await start_relay(endpoints=[full_backlog, await start_server()], connect_timeout="1s")
     assert await relay.exchange() == b"hello"
     [line] = await relay.ended()
     assert line["attempts"] == 2
 
 
 async def test_an_idle_connection_ends(start_relay: Any, start_server: Any) -> None:
-    relay = await start_relay(endpoints=[await start_server()], idle_timeout="300ms")
+    relay = await start_relay(endpoints=[await start_server()], idle_timeout="1m")
     reader, writer = await relay.connect()
-    for _ in range(4):
-        await asyncio.sleep(0.15)
+    now = time.monotonic()
+    for minutes in range(4):
         writer.write(b"x")
         assert await reader.read(1) == b"x"
+        relay.worker.relays[0].tick(now + 60 * minutes)
+    relay.worker.relays[0].tick(now + 60 * 4)
     assert await asyncio.wait_for(reader.read(), 5) == b""
     writer.close()
     [line] = await relay.ended()

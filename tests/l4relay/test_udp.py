@@ -154,17 +154,18 @@ async def test_a_refusal_moves_the_session_with_its_datagram(
 
 
 async def test_a_refusal_after_answers_moves_the_datagram_too(
-    start_relay: Any, start_echo: StartEcho, until: Any
+    start_relay: Any, start_echo: StartEcho, free_ports: list[int]
 ) -> None:
     """Endpoints that are restarted one after the other: each is gone only when it is asked something."""
-    first, second = await start_echo(lambda datagram: [b"1"]), await start_echo(lambda datagram: [b"2"])
+    first = await start_echo(lambda datagram: [b"1"], port=free_ports[0])
+    second = await start_echo(lambda datagram: [b"2"], port=free_ports[1])
     relay = await start_relay(listen="udp://127.0.0.1:0", endpoints=[first.address, second.address])
     with Client(relay.port) as client:
         assert await client.ask(b"?") == b"1"
         first.transport.close()
         await asyncio.sleep(0)  # closed in the loop's next turn
         assert await client.ask(b"?") == b"2"
-        first = await start_echo(lambda datagram: [b"1"], port=int(first.address.rpartition(":")[2]))
+        first = await start_echo(lambda datagram: [b"1"], port=free_ports[0])
         second.transport.close()
         await asyncio.sleep(0)
         assert await client.ask(b"?") == b"1"

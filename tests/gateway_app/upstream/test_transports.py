@@ -178,7 +178,7 @@ async def serve(
         config = Config()
         config.errorlog = None
         config.graceful_timeout = 0
-        config.keep_alive_timeout = 0.2  # also of connections that we have closed
+        config.keep_alive_timeout = 2.0  # also of connections that we have closed
         settings: dict[str, Any] = {}
         port = new_port()
         config.bind = [f"127.0.0.1:{port}"]
