@@ -13,6 +13,7 @@ import httpx
 import hypercorn.asyncio
 import pytest
 import trustme
+from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.config import Config
 from starlette.types import Message, Receive, Scope, Send
 
@@ -164,11 +165,15 @@ def authority() -> trustme.CA:
 
 @pytest.fixture
 async def serve(
-    tmp_path: Path, authority: trustme.CA, new_port: Callable[[], int]
+    tmp_path: Path,
+    authority: trustme.CA,
+    new_port: Callable[[], int],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[Callable[..., Any]]:
     """Start the service behind a transport's kind; returns the arguments of `line`."""
     stop = asyncio.Event()
     servers: list[asyncio.Task[None]] = []
+    monkeypatch.setattr(TCPServer, "_idle_timeout", never_too_long)
 
     async def start(kind: str) -> dict[str, Any]:
         if kind in ("asgi", "wsgi"):
@@ -178,7 +183,6 @@ async def serve(
         config = Config()
         config.errorlog = None
         config.graceful_timeout = 0
-        config.keep_alive_timeout = 2.0  # also of connections that we have closed
         settings: dict[str, Any] = {}
         port = new_port()
         config.bind = [f"127.0.0.1:{port}"]
@@ -204,6 +208,10 @@ async def serve(
     yield start
     stop.set()
     await asyncio.gather(*servers)
+
+
+async def never_too_long(connection: TCPServer) -> None:
+    """Stand in for the task that closes an idle connection, and would outlive one that we have closed."""
 
 
 def tls_table(**settings: object) -> BackendTlsConfig:
