@@ -80,7 +80,7 @@ class RunningGateway:
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
         try:
-            return self.process.wait(10)
+            return self.process.wait(20)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
@@ -142,7 +142,7 @@ class ServedGateway(RunningGateway):
                 self.process.wait(2)
             except subprocess.TimeoutExpired:
                 self.process.send_signal(signal.SIGTERM)  # the second one ends it at once
-                self.process.wait(10)
+                self.process.wait(20)
 
 
 class Load:
