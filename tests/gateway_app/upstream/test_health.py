@@ -92,9 +92,11 @@ async def test_down_and_up_again_after_as_many_probes_as_configured(eventually: 
             assert endpoint.probe_error == ""
 
 
-async def test_a_killed_endpoint_comes_back_by_itself(eventually: Eventually) -> None:
+async def test_a_killed_endpoint_comes_back_by_itself(
+    eventually: Eventually, new_port: Callable[[], int]
+) -> None:
     service = Service()
-    async with listening(service) as port:
+    async with listening(service, new_port()) as port:
         endpoint = Endpoint(f"http://127.0.0.1:{port}")
         async with probing(endpoint):
             await eventually(lambda: endpoint.probes_in_row >= 1)
