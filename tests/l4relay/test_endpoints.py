@@ -140,13 +140,14 @@ async def test_a_reload_while_no_nameserver_answers_keeps_the_addresses(
 
 
 async def test_a_name_is_asked_for_again_when_its_time_is_over(
-    start_relay: Any, start_server: Any, until: Any, monkeypatch: pytest.MonkeyPatch
+    start_relay: Any, start_server: Any, free_port: int, until: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def say_second(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
         writer.write(b"second")
 
-    port = (await start_server()).rpartition(":")[2]
+    port = free_port
+    await start_server(address=f"127.0.0.1:{port}")
     await start_server(say_second, address=f"127.0.0.2:{port}")
     nameserver = Nameserver(Resolution(("127.0.0.1",), 0.01))
     monkeypatch.setattr("l4relay.worker.Resolver", nameserver)

@@ -236,7 +236,7 @@ def descendants(pid: int, depth: int) -> list[int]:
     """The processes that are so many generations below `pid`."""
     found = [pid]
     for _ in range(depth):
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
             found = [child for parent in found for child in children(parent)]
     return found
 

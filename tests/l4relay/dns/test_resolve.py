@@ -228,11 +228,13 @@ async def test_forged_and_garbled_replies_are_passed_over(make_resolver: MakeRes
         assert (await make_resolver(port).resolve("db.example", 80)).addresses == ("127.0.0.5",)
 
 
-async def test_the_next_nameserver_is_asked_when_one_fails(make_resolver: MakeResolver) -> None:
+async def test_the_next_nameserver_is_asked_when_one_fails(
+    make_resolver: MakeResolver, new_port: Callable[[], int]
+) -> None:
     broken, sound = Nameserver({}), Nameserver({("db.example", A): [ipv4("db.example", 6)]})
     broken.spoil = lambda reply: [reply[:3] + bytes((reply[3] & 0xF0 | 2,)) + reply[4:]]  # SERVFAIL
     conf = "nameserver 127.0.0.3\nnameserver 127.0.0.2\nnameserver 127.0.0.1"  # the first one refuses
-    async with serving(sound) as port, serving(broken, "127.0.0.2", port):
+    async with serving(sound, port=new_port()) as port, serving(broken, "127.0.0.2", port):
         assert (await make_resolver(port, conf=conf).resolve("db.example", 80)).addresses == ("127.0.0.6",)
     assert broken.asked
 
