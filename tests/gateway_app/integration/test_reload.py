@@ -18,7 +18,7 @@ access_log = "off"
 listen = "127.0.0.1:ADMIN_PORT"
 [backends.service]
 endpoints = [{ url = "http://127.0.0.1:ENDPOINT", weight = WEIGHT }, "http://127.0.0.1:NOBODY"]
-health = { path = "/healthz", interval = "5m" }
+health = { path = "/healthz", interval = "5m", timeout = "20s" }  # the test stands still while it starts
 [middleware.few]
 type = "rate_limit"
 limit = "5/hour"

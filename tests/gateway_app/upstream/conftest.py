@@ -144,7 +144,9 @@ class Line:
         self._others = asyncio.all_tasks()
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         port = self._port or self._server.sockets[0].getsockname()[1]
-        config = Bench.config(port, **self._settings)
+        # Only who says so is about the time for a connect: a second of it is soon over on a busy machine.
+        timeout = {"connect": 20.0, **self._settings.get("timeout", {})}
+        config = Bench.config(port, **{**self._settings, "timeout": timeout})
         self.backend = Backend("users", config, make_transport, self._resolver, None, rng=random.Random(1))
         self._deadlines.start()
         self._forwarder = Forwarder({"users": self.backend}, self._deadlines)
