@@ -23,7 +23,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--only", type=_subjects, default=SUBJECTS, metavar="NAME,…", help=f"of {names}")
     parser.add_argument("--workload", choices=_WORKLOADS, help="one workload only")
     parser.add_argument(
-        "--rounds", type=int, help="windows for each subject and workload (4, with --quick 2)"
+        "--rounds", type=int, help="windows for each subject and workload (6, with --quick 2)"
     )
     parser.add_argument("--window", type=float, help="seconds for each window (1.5, with --quick 1)")
     parser.add_argument("--part", choices=_PARTS, action="append", help="run this part only; may be repeated")
@@ -32,7 +32,7 @@ def _arguments() -> argparse.Namespace:
         "--write", action="store_true", help="write RESULTS.md even for a partial or quick run"
     )
     arguments = parser.parse_args()
-    arguments.rounds = arguments.rounds or (2 if arguments.quick else 4)
+    arguments.rounds = arguments.rounds or (2 if arguments.quick else 6)
     arguments.window = arguments.window or (1.0 if arguments.quick else 1.5)
     return arguments
 

@@ -50,7 +50,7 @@ def _row(row: Row, reference: Row | None) -> str:
         row.subject.title,
         f"{row.cpu_us:,.1f}",
         f"{min(costs):,.1f}-{max(costs):,.1f}",
-        f"{row.cpu_us / reference.cpu_us:.2f}" if reference else "-",
+        f"{row.ratio_to(reference):.2f}" if reference else "-",
         f"{row.requests_per_s:,.0f}",
         f"{busy:.0%}",
         f"{max(sample.core_taken for sample in row.samples):.0%}",
@@ -66,7 +66,7 @@ def goals(table: Table) -> str:
         rows = table.get(workload, {})
         if name not in rows or peer not in rows:
             continue
-        ratio = rows[name].cpu_us / rows[peer].cpu_us
+        ratio = rows[name].ratio_to(rows[peer])
         verdict = "reached" if ratio <= highest else "**missed**"
         lines.append(f"| {what} | {rows[peer].subject.title} | ≤ {highest:.2f} | {ratio:.2f} | {verdict} |")
     if not lines:
@@ -120,7 +120,7 @@ def compose() -> None:
 
 _INTRODUCTION = """\
 Written by `make bench` (bench/README.md says how it measures). CPU is what the server's whole process
-tree used, divided by the requests it answered; "vs Envoy" compares within the same run. "core busy" is
+tree used, divided by the requests it answered. Ratios are medians of the rounds' own ratios. "core busy" is
 the share of its core that the server used in its least busy window, "others" what other processes took of
 that core at most. Low with "others" near 0, the load generator was the limit and requests/s are a lower
 bound; with "others" high, the machine was not quiet and the row is not to be trusted, CPU included."""

@@ -28,6 +28,11 @@ class Row:
         """Median CPU µs per request."""
         return statistics.median(sample.cpu_us_per_request for sample in self.samples)
 
+    def ratio_to(self, peer: "Row") -> float:
+        """Median of the rounds' own ratios of CPU: those of one round were measured in the same minute."""
+        pairs = zip(self.samples, peer.samples, strict=True)
+        return statistics.median(own.cpu_us_per_request / its.cpu_us_per_request for own, its in pairs)
+
     @property
     def requests_per_s(self) -> float:
         """Median requests per second."""
