@@ -11,6 +11,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -86,8 +87,22 @@ class Process:
         """Return the resident memory of the tree; pages that several processes share count once for each."""
         return sum(_rss_bytes(pid) for pid in self.tree())
 
+    def pause(self) -> None:
+        """Stop the whole tree until `resume`: what a server does by itself would disturb the one measured."""
+        self._signal_tree(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let the tree go on."""
+        self._signal_tree(signal.SIGCONT)
+
+    def _signal_tree(self, number: int) -> None:
+        for pid in self.tree():
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
     def stop(self, timeout_s: float = 5) -> None:
         """End the whole session: asked first, forced after `timeout_s`."""
+        self.resume()
         self._signal(signal.SIGTERM)
         try:
             self._process.wait(timeout_s)

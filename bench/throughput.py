@@ -69,14 +69,21 @@ def running(
 def compare(
     servers: Sequence[RunningSubject], workloads: Sequence[str], rounds: int, window_s: float
 ) -> dict[str, dict[str, Row]]:
-    """Measure all `servers` under all `workloads` in turns; rows by workload and subject name."""
+    """Measure all `servers` under all `workloads` in turns; rows by workload and subject name.
+
+    All but the one in turn stand still: their timers share its core and caches.
+    """
     table = {
         workload: {server.subject.name: Row(server.subject) for server in servers} for workload in workloads
     }
+    for server in servers:
+        server.process.pause()
     for number in range(rounds):
         for workload in workloads:
             print(f"  round {number + 1} of {rounds}: {workload}", flush=True)
             for server in servers:
+                server.process.resume()
                 sample = measure(server.process, f"{server.url}/{workload}", window_s)
+                server.process.pause()
                 table[workload][server.subject.name].samples.append(sample)
     return table
