@@ -1,7 +1,7 @@
 """`python -m bench.l4`: measure the relay beside its peers, print the tables, write results/l4.md.
 
-Rounds are interleaved (A B C A B C …) and a ratio is the median of the rounds' own ratios, so that a machine
-that slows down for a while does not favour anybody.
+Rounds are interleaved (A B C A B C …), who is not in turn stands still, and a ratio is the median of the
+rounds' own ratios, so that a machine that slows down for a while does not favour anybody.
 """
 
 import argparse
@@ -122,13 +122,17 @@ def _rounds(
     part: _Part, relays: Sequence[RunningSubject], server: Server, rounds: int, window_s: float
 ) -> dict[str, list[Cost]]:
     costs: dict[str, list[Cost]] = {relay.subject.name: [] for relay in relays}
+    for relay in relays:
+        relay.process.pause()
     for _ in range(rounds):
         for relay in relays:
+            relay.process.resume()
             with part.make(server, relay.port).prepared() as load:
                 load.run(_WARM_UP_S)
                 before_s = relay.process.cpu_s()
                 counted = load.run(window_s)
                 used_s = relay.process.cpu_s() - before_s
+            relay.process.pause()
             if not counted.units:
                 raise SystemExit(f"{relay.subject.title}: nothing came through: {relay.process.last_line()}")
             costs[relay.subject.name].append(
