@@ -94,6 +94,22 @@ async def test_boundaries_are_kept_up_to_the_largest_datagram(
             assert await client.ask(b"x" * size) == b"x" * size
 
 
+async def test_an_empty_datagram_is_one(start_relay: Any) -> None:
+    loop = asyncio.get_running_loop()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as upstream:  # a transport would send no empty one
+        upstream.bind(("127.0.0.1", 0))
+        upstream.setblocking(False)
+        relay = await start_relay(
+            listen="udp://127.0.0.1:0", endpoints=[f"127.0.0.1:{upstream.getsockname()[1]}"]
+        )
+        with Client(relay.port) as client:
+            client.sock.send(b"")
+            datagram, session = await asyncio.wait_for(loop.sock_recvfrom(upstream, 100), 5)
+            assert datagram == b""
+            upstream.sendto(b"", session)
+            assert await asyncio.wait_for(loop.sock_recv(client.sock, 100), 5) == b""
+
+
 async def test_a_wildcard_listener_answers_from_the_address_that_was_asked(
     start_relay: Any, start_echo: StartEcho
 ) -> None:
