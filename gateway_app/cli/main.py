@@ -51,13 +51,17 @@ def main() -> None:
 
 
 @app.command()
-def check(config: ConfigOption = _DEFAULT) -> None:
+def check(
+    file: Annotated[Path | None, typer.Argument(help="In place of --config.", show_default=False)] = None,
+    config: ConfigOption = _DEFAULT,
+) -> None:
     """Say everything that is wrong with the file, and run its tests."""
-    checked = _loaded(config)
+    path = file or config
+    checked = _loaded(path)
     errors = asyncio.run(problems_of(checked))
     if errors:
         _fail(ConfigErrors(errors))
-    typer.echo(f"{config}: nothing wrong with {summary(checked)}")
+    typer.echo(f"{path}: nothing wrong with {summary(checked)}")
 
 
 @app.command()

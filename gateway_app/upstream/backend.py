@@ -100,7 +100,7 @@ class Backend:
             config,
             lambda endpoint: transports(endpoint, config, tls),
             resolver,
-            _health_checker(config, tls, self._rng),
+            _health_checker(name, config, tls, self._rng),
             self._find_candidates,
             previous.endpoints if previous else (),
             previous.config if previous else None,
@@ -232,7 +232,8 @@ class Backend:
         duration_s = self._outlier.ejection_s(endpoint, ejected, len(self.endpoints), self._clock())
         if duration_s:
             logger.warning(
-                "%s is ejected for %g s: %d failures in a row",
+                "backend %s: %s is ejected for %g s: %d failures in a row",
+                self.name,
                 endpoint.key,
                 duration_s,
                 endpoint.failures_in_row,
@@ -255,8 +256,9 @@ def available(endpoints: Sequence[Endpoint]) -> tuple[Endpoint, ...]:
 
 
 def _health_checker(
-    config: BackendConfig, tls: ssl.SSLContext | None, rng: random.Random
+    name: str, config: BackendConfig, tls: ssl.SSLContext | None, rng: random.Random
 ) -> HealthChecker | None:
     if config.health is None:
         return None
-    return HealthChecker(config.health, tls, rng, server_name=config.tls.server_name if config.tls else None)
+    server_name = config.tls.server_name if config.tls else None
+    return HealthChecker(name, config.health, tls, rng, server_name=server_name)

@@ -35,6 +35,7 @@ class HealthChecker:
     """Probes the endpoints of one backend, one task each. Whoever makes it calls `aclose`.
 
     Args:
+        backend: its name, for the log.
         config: the `health` table.
         tls: verifies "https:" endpoints; None if there are none.
         rng: where the jitter comes from.
@@ -43,12 +44,14 @@ class HealthChecker:
 
     def __init__(
         self,
+        backend: str,
         config: HealthConfig,
         tls: ssl.SSLContext | None,
         rng: random.Random,
         *,
         server_name: str | None = None,
     ) -> None:
+        self._backend = backend
         self._config = config
         self._tls = tls or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # httpx would load authorities otherwise
         self._rng = rng
@@ -85,8 +88,15 @@ class HealthChecker:
         async with self._client(endpoint) as client:
             while True:
                 error = await self._probe(client, endpoint)
-                take_result(endpoint, error, config.healthy_after, config.unhealthy_after)
+                if take_result(endpoint, error, config.healthy_after, config.unhealthy_after):
+                    self._tell(endpoint, error)
                 await asyncio.sleep(config.interval * self._rng.uniform(1.0 - _JITTER, 1.0 + _JITTER))
+
+    def _tell(self, endpoint: Endpoint, error: str) -> None:
+        if error:
+            logger.warning("backend %s: %s is down: %s", self._backend, endpoint.key, error)
+        else:
+            logger.info("backend %s: %s is up again", self._backend, endpoint.key)
 
     def _client(self, endpoint: Endpoint) -> httpx.AsyncClient:
         # No keep-alive: see the module. No environment: a proxy meant for egress must not answer for
@@ -126,17 +136,19 @@ def probe_url(endpoint: Endpoint, path: str) -> str:
     return f"{endpoint.scheme}://{host}:{endpoint.port}{path}"
 
 
-def take_result(endpoint: Endpoint, error: str, healthy_after: int, unhealthy_after: int) -> None:
-    """Count one probe, which failed with `error` or passed with "", and mark the endpoint accordingly."""
+def take_result(endpoint: Endpoint, error: str, healthy_after: int, unhealthy_after: int) -> bool:
+    """Count one probe, which failed with `error` or passed with "", and mark the endpoint accordingly.
+
+    Returns whether that took it out or brought it back.
+    """
     is_first = not endpoint.probes_in_row
     endpoint.probe_error = error
     if error:
         endpoint.probes_in_row = min(endpoint.probes_in_row, 0) - 1
-        if not endpoint.down and (is_first or -endpoint.probes_in_row >= unhealthy_after):
-            logger.warning("%s is down: %s", endpoint.key, error)
-            endpoint.set_down(True)
+        changes = not endpoint.down and (is_first or -endpoint.probes_in_row >= unhealthy_after)
     else:
         endpoint.probes_in_row = max(endpoint.probes_in_row, 0) + 1
-        if endpoint.down and (is_first or endpoint.probes_in_row >= healthy_after):
-            logger.info("%s is up again", endpoint.key)
-            endpoint.set_down(False)
+        changes = endpoint.down and (is_first or endpoint.probes_in_row >= healthy_after)
+    if changes:
+        endpoint.set_down(bool(error))
+    return changes

@@ -64,8 +64,9 @@ def run(*arguments: str | Path) -> Result:
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
-def test_check_says_what_there_is(file: Path) -> None:
-    result = run("check", "--config", file)
+@pytest.mark.parametrize("option", [["--config"], []])
+def test_check_says_what_there_is(file: Path, option: list[str]) -> None:
+    result = run("check", *option, file)
     assert result.exit_code == 0
     assert result.output == (
         f"{file}: nothing wrong with 4 routes, 1 backend, 2 middlewares, 0 relays, 0 tests\n"

@@ -52,11 +52,24 @@ async def listening(service: Service, port: int = 0, tls: ssl.SSLContext | None 
 async def probing(
     *endpoints: Endpoint, tls: ssl.SSLContext | None = None, config: HealthConfig = FAST
 ) -> AsyncIterator[HealthChecker]:
-    checker = HealthChecker(config, tls, random.Random(1))
+    checker = HealthChecker("users", config, tls, random.Random(1))
     for endpoint in endpoints:
         checker.watch(endpoint)
     yield checker
     await checker.aclose()
+
+
+async def test_the_log_names_backend_and_endpoint(caplog: pytest.LogCaptureFixture) -> None:
+    service = Service()
+    service.status = 500
+    async with listening(service) as port:
+        endpoint = Endpoint(f"http://127.0.0.1:{port}")
+        went_down = asyncio.Event()
+        endpoint.hold(went_down.set)
+        async with probing(endpoint), asyncio.timeout(5):
+            await went_down.wait()
+
+    assert f"backend users: http://127.0.0.1:{port} is down: status 500" in caplog.messages
 
 
 async def test_what_is_asked() -> None:
