@@ -1,7 +1,8 @@
 """`python -m bench.l4`: measure the relay beside its peers, print the tables, write results/l4.md.
 
-Rounds are interleaved (A B C A B C …), who is not in turn stands still, and a ratio is the median of the
-rounds' own ratios, so that a machine that slows down for a while does not favour anybody.
+Rounds are interleaved (A B C, C B A, …), who is not in turn stands still, and a ratio is the median of the
+rounds' own ratios, so that a machine that slows down for a while does not favour anybody. Many short rounds
+say more than a few long ones: what disturbs them lasts for seconds.
 """
 
 import argparse
@@ -29,7 +30,7 @@ from bench.l4.subjects import SUBJECTS, RunningSubject, Subject, install_missing
 from bench.processes import LOAD_CORE, DoesNotStartError
 from bench.report import compose, write_part
 
-_WARM_UP_S = 0.3
+_WARM_UP_S = 0.2
 _IDLE_CONNECTIONS = 8_000
 _IDLE_SESSIONS = 15_000
 
@@ -56,8 +57,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--part", choices=[*names, "memory"], action="append", help="this part only; may be repeated"
     )
-    parser.add_argument("--rounds", type=int, help="windows for each relay and workload (7, with --quick 2)")
-    parser.add_argument("--window", type=float, help="seconds for each window (1.2, with --quick 0.6)")
+    parser.add_argument("--rounds", type=int, help="windows for each relay and workload (21, with --quick 2)")
+    parser.add_argument("--window", type=float, help="seconds for each window (0.4)")
     parser.add_argument("--quick", action="store_true", help="two short rounds: a first look, not a result")
     parser.add_argument(
         "--write", action="store_true", help="write the results of a partial or quick run, too"
@@ -65,8 +66,8 @@ def _arguments() -> argparse.Namespace:
     arguments = parser.parse_args()
     arguments.writes = arguments.write or not (arguments.part or arguments.quick)
     arguments.part = arguments.part or [*names, "memory"]
-    arguments.rounds = arguments.rounds or (2 if arguments.quick else 7)
-    arguments.window = arguments.window or (0.6 if arguments.quick else 1.2)
+    arguments.rounds = arguments.rounds or (2 if arguments.quick else 21)
+    arguments.window = arguments.window or 0.4
     return arguments
 
 
@@ -124,8 +125,8 @@ def _rounds(
     costs: dict[str, list[Cost]] = {relay.subject.name: [] for relay in relays}
     for relay in relays:
         relay.process.pause()
-    for _ in range(rounds):
-        for relay in relays:
+    for number in range(rounds):
+        for relay in relays if number % 2 == 0 else reversed(relays):
             relay.process.resume()
             with part.make(server, relay.port).prepared() as load:
                 load.run(_WARM_UP_S)
