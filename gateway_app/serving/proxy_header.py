@@ -44,7 +44,7 @@ class Told:
     __slots__ = ("_own", "_peer", "connection_id", "family")
 
     def __init__(self, header: Header, sock: socket.socket) -> None:
-        self.connection_id = printable_id(header.unique_id or b"")
+        self.connection_id = printable_id(header.unique_id)
         self.family: int = sock.family
         self._peer: SocketAddress = sock.getpeername()
         self._own: SocketAddress = sock.getsockname()

@@ -6,26 +6,25 @@ from hypothesis import strategies as st
 
 from l4relay.proxy_protocol import (
     LOCAL_V2,
+    MAX_V1_BYTES,
+    SIGNATURE,
     Endpoint,
     Header,
     ProxyProtocolError,
     Tlv,
-    TlvType,
-    Transport,
+    crc32c,
     parse,
     serialise_v1,
     serialise_v2,
-    unique_id_tlv,
 )
-from l4relay.proxy_protocol.crc32c import crc32c
-from l4relay.proxy_protocol.header import LOCAL, SIGNATURE
-from l4relay.proxy_protocol.reading import MAX_V1_BYTES
 
 # What HAProxy 2.6 sends with `send-proxy-v2 proxy-v2-options crc32c,unique-id`.
 FROM_HAPROXY = (
     b"\r\n\r\n\x00\r\nQUIT\n!\x11\x00#\x7f\x00\x00\x01\x7f\x00\x00\x01\x87\xfaqI"
     b"\x03\x00\x04\xf7\xe3x:\x05\x00\rabc-127.0.0.1"
 )
+
+AUTHORITY, CRC32C, NOOP, UNIQUE_ID = 2, 3, 4, 5
 
 
 def v2(command: int, family: int, block: bytes, *, signature: bytes = SIGNATURE) -> bytes:
@@ -55,7 +54,7 @@ unix_ends: st.SearchStrategy[Endpoint] = st.text(
 )
 tlv_lists = st.lists(
     st.tuples(
-        st.integers(0, 255).filter(lambda kind: kind not in (TlvType.CRC32C, TlvType.NOOP)),
+        st.integers(0, 255).filter(lambda kind: kind not in (CRC32C, NOOP, UNIQUE_ID)),
         st.binary(max_size=128),
     ),
     max_size=5,
@@ -149,8 +148,13 @@ class TestVersion2:
             parse(changed)
 
     def test_local_ignores_its_family_and_skips_its_block(self) -> None:
-        assert parsed(LOCAL_V2) == LOCAL
-        assert parsed(v2(0x20, 0xFF, b"anything")) == LOCAL
+        assert parsed(LOCAL_V2) == Header()
+        assert parsed(v2(0x20, 0xFF, b"anything")) == Header()
+
+    def test_datagrams_are_read_like_streams(self) -> None:
+        block = bytes((192, 0, 2, 7, 192, 0, 2, 1, 0, 80, 0, 90))
+        assert parsed(v2(0x21, 0x12, block)) == Header(("192.0.2.7", 80), ("192.0.2.1", 90))
+        assert parsed(v2(0x21, 0x12, block)) == parsed(v2(0x21, 0x11, block))
 
     def test_an_unspecified_family_or_transport_leaves_the_addresses_out(self) -> None:
         assert parsed(v2(0x21, 0x00, b"")).source is None
@@ -161,8 +165,8 @@ class TestVersion2:
         header = parsed(
             v2(0x21, 0x11, bytes(12) + b"\xe0\x00\x01x" + b"\x04\x00\x02\x00\x00" + b"\x02\x00\x01h")
         )
-        assert header.tlvs == ((0xE0, b"x"), (TlvType.AUTHORITY, b"h"))
-        assert header.unique_id is None
+        assert header.tlvs == ((0xE0, b"x"), (AUTHORITY, b"h"))
+        assert header.unique_id == b""
 
     def test_a_mixed_pair_is_written_as_ipv6(self) -> None:
         header = parsed(serialise_v2(("1.2.3.4", 1), ("2001:db8::1", 2)))
@@ -174,7 +178,7 @@ class TestVersion2:
         assert parsed(serialise_v2(("fe80::1%eth0", 1), ("fe80::2%eth0", 2))).source == ("fe80::1", 1)
 
     def test_ends_of_two_kinds_tell_only_the_fields(self) -> None:
-        header = parsed(serialise_v2("", ("127.0.0.1", 1), tlvs=[unique_id_tlv(b"7")]))
+        header = parsed(serialise_v2("", ("127.0.0.1", 1), unique_id=b"7"))
         assert (header.source, header.unique_id) == (None, b"7")
 
     def test_unix_names_of_all_kinds_come_back(self) -> None:
@@ -211,30 +215,27 @@ class TestVersion2:
         with pytest.raises(ProxyProtocolError):
             parse(v2(0x21, 0x11, once[16:] + once[-7:]))
 
-    def test_the_bound_is_the_callers(self) -> None:
-        buffer = v2(0x21, 0x11, bytes(12) + b"\x04\x0f\xff" + bytes(0xFFF))
+    def test_4096_bytes_are_accepted_and_not_one_more(self) -> None:
+        def padded(size: int) -> bytes:
+            return v2(0x21, 0x11, bytes(12) + b"\x04" + struct.pack("!H", size) + bytes(size))
+
+        longest = 4096 - 16 - 12 - 3
+        assert parsed(padded(longest)).source == ("0.0.0.0", 0)
         with pytest.raises(ProxyProtocolError, match="at most 4096"):
-            parse(buffer)
-        assert parse(buffer, max_v2_bytes=65_551) is not None
+            parse(padded(longest + 1)[:16])
 
     def test_what_cannot_be_written_is_a_value_error(self) -> None:
         with pytest.raises(ValueError, match="not both IP addresses"):
             serialise_v2(("localhost", 1), ("127.0.0.1", 2))
         with pytest.raises(ValueError, match="at most 108"):
             serialise_v2("/" + "x" * 108, "/run/b")
-        with pytest.raises(ValueError, match="at most 128"):
-            unique_id_tlv(bytes(129))
 
-    @given(pairs, tlv_lists, st.sampled_from([Transport.STREAM, Transport.DGRAM]), st.booleans())
+    @given(pairs, st.binary(max_size=128), tlv_lists, st.booleans())
     def test_comes_back(
-        self,
-        ends: tuple[Endpoint, Endpoint],
-        tlvs: tuple[Tlv, ...],
-        transport: Transport,
-        with_crc32c: bool,
+        self, ends: tuple[Endpoint, Endpoint], unique_id: bytes, tlvs: tuple[Tlv, ...], with_crc32c: bool
     ) -> None:
-        written = serialise_v2(*ends, transport=transport, tlvs=tlvs, with_crc32c=with_crc32c)
-        assert parsed(written) == Header(*ends, transport, tlvs)
+        written = serialise_v2(*ends, unique_id=unique_id, tlvs=tlvs, with_crc32c=with_crc32c)
+        assert parsed(written) == Header(*ends, unique_id, tlvs)
 
 
 def first_answer(buffer: bytes, step: int) -> tuple[Header, int] | str:

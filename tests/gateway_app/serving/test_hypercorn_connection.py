@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway_app.serving.hypercorn_connection import IdleConnections, use_for
 from gateway_app.serving.proxy_header import IsExpected
-from l4relay.proxy_protocol import serialise_v1, serialise_v2, unique_id_tlv
+from l4relay.proxy_protocol import serialise_v1, serialise_v2
 
 KEEP_ALIVE_S = 0.3
 SWEEP_S = 0.05
@@ -272,7 +272,7 @@ async def test_a_proxy_header_tells_the_client_and_the_id_of_each_request(servin
         server.may_answer.set()
         server.expects_header = lambda peer: True
         reader, writer = await server.connect()
-        writer.write(serialise_v2(CLIENT, SERVICE, tlvs=[unique_id_tlv(b"one")]) + GET)  # in one segment
+        writer.write(serialise_v2(CLIENT, SERVICE, unique_id=b"one") + GET)  # in one segment
         await reader.readuntil(b"ok")
         writer.write(GET)
         await reader.readuntil(b"ok")

@@ -15,7 +15,6 @@ from l4relay.proxy_protocol import (
     ProxyProtocolError,
     serialise_v1,
     serialise_v2,
-    unique_id_tlv,
 )
 
 CLIENT, SERVICE = ("192.0.2.7", 4711), ("192.0.2.1", 443)
@@ -25,7 +24,7 @@ HEADERS = {
     "v1 of IPv6": serialise_v1(CLIENT6, SERVICE6),
     "v1 unknown": b"PROXY UNKNOWN\r\n",
     "v2": serialise_v2(CLIENT, SERVICE),
-    "v2 of IPv6": serialise_v2(CLIENT6, SERVICE6, tlvs=[unique_id_tlv(b"one")], with_crc32c=True),
+    "v2 of IPv6": serialise_v2(CLIENT6, SERVICE6, unique_id=b"one", with_crc32c=True),
     "v2 local": LOCAL_V2,
     "v2 of a Unix socket": serialise_v2("/run/a.sock", "/run/b.sock"),
 }
