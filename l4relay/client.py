@@ -61,7 +61,7 @@ class Client:
         return serialise_v2(
             self._end,
             destination,
-            unique_id=self.id.encode(),
+            unique_id=self._header.unique_id or self.id.encode(),
             tlvs=self._header.tlvs,
             with_crc32c=version == "v2-crc32c",
         )

@@ -93,6 +93,20 @@ async def test_a_header_without_a_port_has_an_address(start_relay: Any, start_se
     assert (line["client"], service.headers[0].source) == ("192.0.2.7:0", ("192.0.2.7", 0))
 
 
+async def test_an_id_of_any_bytes_goes_on_as_it_came(start_relay: Any, start_server: Any) -> None:
+    service = Service()
+    relay = await start_relay(
+        endpoints=[await start_server(service.serve)],
+        proxy_protocol="v2",
+        accept_proxy_protocol=True,
+        trusted_proxies=["127.0.0.0/8"],
+    )
+    longest = bytes(range(128))
+    assert await relay.exchange(serialise_v2(CLIENT, SERVICE, unique_id=longest) + b"hello") == b"hello"
+    [line] = await relay.ended()
+    assert (service.headers[0].unique_id, line["id"]) == (longest, longest.hex())
+
+
 async def test_the_client_in_the_header_is_who_is_admitted(start_relay: Any, start_server: Any) -> None:
     relay = await start_relay(
         endpoints=[await start_server()],
