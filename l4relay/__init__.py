@@ -9,6 +9,6 @@ The way of a connection, file by file:
     listener ──▶ admission ──────────────────▶ endpoints ──▶ udp     a session for each client
 
 `poller` is what calls each of them; `worker` starts, reloads and drains them all, and `supervisor` keeps
-several workers. Around that: `config/` (the file), `dns/` (names of endpoints), `proxy_protocol`, `sni/`
+several workers. Around that: `config/` (the file), `dns/` (names of endpoints), `proxy_protocol`, `sni`
 (names in a ClientHello) and `observe/` (log, status, metrics). Only the standard library is needed.
 """

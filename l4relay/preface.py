@@ -5,7 +5,7 @@ PROXY header is taken off.
 """
 
 from l4relay.proxy_protocol import Header, parse
-from l4relay.sni.client_hello import ClientHelloReader, Found, Verdict
+from l4relay.sni import ClientHelloReader
 
 
 class Preface:
@@ -17,19 +17,22 @@ class Preface:
 
     Attributes:
         header: The PROXY header, None until it is complete or where none is expected.
-        server_name: The name asked for; None where there is none.
         rest: What came behind the header, for the endpoint.
 
     """
 
-    __slots__ = ("_expects_header", "_hello", "header", "rest", "server_name")
+    __slots__ = ("_expects_header", "_hello", "header", "rest")
 
     def __init__(self, *, expects_header: bool, reads_name: bool) -> None:
         self._expects_header = expects_header
         self._hello = ClientHelloReader() if reads_name else None
         self.header: Header | None = None
-        self.server_name: str | None = None
         self.rest = bytearray()
+
+    @property
+    def server_name(self) -> str | None:
+        """The name asked for; None where there is none."""
+        return self._hello.server_name if self._hello is not None else None
 
     def feed(self, segment: bytes) -> bool:
         """Take the next bytes; true when all is known that was wanted.
@@ -45,12 +48,4 @@ class Preface:
                 return False
             self.header, length = parsed
             del self.rest[:length]
-            segment = bytes(self.rest)
-        if self._hello is None:
-            return True
-        if not segment:
-            return False
-        answer = self._hello.feed(segment)
-        if isinstance(answer, Found):
-            self.server_name = answer.name
-        return answer is not Verdict.NEED_MORE
+        return self._hello is None or self._hello.read(self.rest)

@@ -7,7 +7,7 @@ from l4relay.admission import Admission, Limits
 from l4relay.config.model import RelayConfig
 from l4relay.endpoints import Endpoint, Group
 from l4relay.engine import Engine
-from l4relay.sni.server_names import Names
+from l4relay.sni import Names
 
 _log = logging.getLogger(__name__)
 

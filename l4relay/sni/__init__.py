@@ -1,1 +1,0 @@
-"""Choosing endpoints by the name in a TLS ClientHello, without terminating anything."""
