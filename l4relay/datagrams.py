@@ -16,7 +16,10 @@ ClientAddress = tuple[Any, ...]
 _IP_PKTINFO: Final = 8  # named in socket since 3.14
 _IN_PKTINFO: Final = struct.Struct("=i4s4s")
 _ANCILLARY_BYTES: Final = socket.CMSG_SPACE(20)
-_WILDCARDS: Final = ("0.0.0.0", "::")  # noqa: S104 - recognised, not bound
+_WILDCARDS: Final = {
+    "0.0.0.0": (socket.IPPROTO_IP, _IP_PKTINFO),  # noqa: S104 - recognised, not bound
+    "::": (socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO),
+}
 
 
 class DatagramSocket:
@@ -32,28 +35,20 @@ class DatagramSocket:
         self._sock = sock
         self.receive: Callable[[int], tuple[bytes, ClientAddress]] = sock.recvfrom
         self.send_to: Callable[[bytes, ClientAddress], int] = sock.sendto
-        if sock.getsockname()[0] in _WILDCARDS:
-            self._ask_for_packet_information()
+        option = _WILDCARDS.get(sock.getsockname()[0])
+        if option is not None:
+            sock.setsockopt(*option, 1)
             self.receive = self._receive_with_destination
             self.send_to = self._send_from_destination
 
-    def _ask_for_packet_information(self) -> None:
-        if self._sock.family == socket.AF_INET6:
-            self._sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
-        if self._sock.family == socket.AF_INET:
-            self._sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
-
     def _receive_with_destination(self, size: int) -> tuple[bytes, ClientAddress]:
         datagram, ancillary, _, client = self._sock.recvmsg(size, _ANCILLARY_BYTES)
-        for level, kind, content in ancillary:
-            if level == socket.IPPROTO_IP and kind == _IP_PKTINFO:
-                _, _, local = _IN_PKTINFO.unpack(content)
-                return datagram, (*client, (level, kind, _IN_PKTINFO.pack(0, local, bytes(4))))
-            if level == socket.IPPROTO_IPV6 and kind == socket.IPV6_PKTINFO:
-                return datagram, (*client, (level, kind, content))
-        return datagram, (*client, None)
+        [(level, kind, content)] = ancillary  # nothing else was asked for
+        if level == socket.IPPROTO_IP:
+            _, _, local = _IN_PKTINFO.unpack(content)
+            content = _IN_PKTINFO.pack(0, local, bytes(4))
+        return datagram, (*client, (level, kind, content))
 
     def _send_from_destination(self, datagram: bytes, client: ClientAddress) -> int:
         *address, packet_information = client
-        ancillary = [packet_information] if packet_information is not None else []
-        return self._sock.sendmsg([datagram], ancillary, 0, tuple(address))
+        return self._sock.sendmsg([datagram], [packet_information], 0, tuple(address))
