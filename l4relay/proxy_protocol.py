@@ -210,7 +210,7 @@ def serialise_v2(
         with_crc32c: Append a checksum (2.2.3).
 
     Raises:
-        ValueError: an address is no IP address, or a Unix path is over 108 bytes.
+        ValueError: an address is no IP address.
 
     """
     if isinstance(source, tuple) and isinstance(destination, tuple):
@@ -218,7 +218,7 @@ def serialise_v2(
         kind, layout = (_TCP4, _INET_ENDS) if len(addresses[0]) == 4 else (_TCP6, _INET6_ENDS)
         block = layout.pack(*addresses, source[1], destination[1])
     elif isinstance(source, str) and isinstance(destination, str):
-        kind, block = _UNIX_STREAM, _UNIX_ENDS.pack(_unix_field(source), _unix_field(destination))
+        kind, block = _UNIX_STREAM, _UNIX_ENDS.pack(os.fsencode(source), os.fsencode(destination))
     else:
         kind, block = _UNSPEC, b""
     if unique_id:
@@ -242,13 +242,6 @@ def _in_one_family(source: str, destination: str) -> tuple[bytes, bytes]:
 
 def _address_text(packed: bytes) -> str:
     return socket.inet_ntop(socket.AF_INET if len(packed) == 4 else socket.AF_INET6, packed)
-
-
-def _unix_field(path: str) -> bytes:
-    encoded = os.fsencode(path)
-    if len(encoded) > 108:
-        raise ValueError(f"the path of a Unix socket has at most 108 bytes: {path!r}")
-    return encoded
 
 
 def _remainder(number: int) -> int:
