@@ -6,13 +6,12 @@ clients meanwhile.
 """
 
 import asyncio
-import contextlib
 import errno
 import logging
 import os
 import socket
-import stat
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 from l4relay.addresses import InetAddress, ListenAddress, UnixAddress
@@ -48,21 +47,19 @@ def bind(listen: ListenAddress, *, reuse_port: bool) -> socket.socket:
 
     """
     address = listen.address
+    kind = socket.SOCK_STREAM if listen.transport == "tcp" else socket.SOCK_DGRAM
     if isinstance(address, UnixAddress):
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        target: str | tuple[str, int] = address.path
-        _remove_stale(address.path)
+        family = socket.AF_UNIX
     else:
         family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-        kind = socket.SOCK_STREAM if listen.transport == "tcp" else socket.SOCK_DGRAM
-        sock = socket.socket(family, kind | socket.SOCK_NONBLOCK)
-        target = (address.host, address.port)
+    sock = socket.socket(family, kind | socket.SOCK_NONBLOCK)
     try:
-        if not isinstance(address, UnixAddress):
+        if isinstance(address, UnixAddress):
+            _remove_stale(address.path)
+            sock.bind(address.path)
+        else:
             _set_options(sock, listen, reuse_port=reuse_port)
-            if listen.ipv4_twin is not None:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.bind(target)
+            sock.bind((address.host, address.port))
         if listen.transport == "tcp":
             sock.listen(_BACKLOG)
     except OSError as error:
@@ -74,6 +71,8 @@ def bind(listen: ListenAddress, *, reuse_port: bool) -> socket.socket:
 def _set_options(sock: socket.socket, listen: ListenAddress, *, reuse_port: bool) -> None:
     if reuse_port:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    if listen.ipv4_twin is not None:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
     if listen.transport == "udp":
         return
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -84,12 +83,10 @@ def _set_options(sock: socket.socket, listen: ListenAddress, *, reuse_port: bool
 
 def _remove_stale(path: str) -> None:
     """Remove a socket that nobody listens on; any other file stays, and binding will say so."""
-    with contextlib.suppress(FileNotFoundError):
-        if not stat.S_ISSOCK(os.stat(path).st_mode):
-            return
+    if Path(path).is_socket():
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
             if probe.connect_ex(path) == errno.ECONNREFUSED:
-                os.unlink(path)
+                Path(path).unlink(missing_ok=True)
 
 
 class Listener:
@@ -125,8 +122,7 @@ class Listener:
             self._resume_handle.cancel()
         self._poller.close(self._sock)
         if isinstance(self.listen.address, UnixAddress):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self.listen.address.path)
+            Path(self.listen.address.path).unlink(missing_ok=True)
 
     def _on_ready(self, events: int) -> None:
         accept = self._sock.accept
