@@ -88,13 +88,11 @@ def parse(buffer: bytes | bytearray) -> tuple[Header, int] | None:
 
 def _parse_v1(start: bytes) -> tuple[Header, int] | None:
     length = start.find(b"\r\n") + 2
-    if length == 1:  # 2.1: a receiver may give up after 107 bytes without CRLF
-        if len(start) >= MAX_V1_BYTES or not _can_become_v1(start):
-            raise ProxyProtocolError("the connection does not begin with a PROXY header")
+    if length == 1 and len(start) < MAX_V1_BYTES and _can_become_v1(start):
         return None
     match = _V1_LINE.fullmatch(start, 0, length)
     if match is None:
-        raise ProxyProtocolError("malformed PROXY version 1 line")
+        raise ProxyProtocolError("the connection does not begin with a well-formed PROXY header")
     version, source, destination, source_port, destination_port = match.groups()
     if version is None:  # 2.1: what follows UNKNOWN is ignored
         return Header(), length
@@ -104,7 +102,7 @@ def _parse_v1(start: bytes) -> tuple[Header, int] | None:
 
 
 def _can_become_v1(start: bytes) -> bool:
-    """Say whether a line without its CRLF may still turn out well: what lacks of a keyword is added."""
+    """Say whether a line without its CRLF may still turn out well; what lacks of a keyword is added."""
     return any(_V1_START.fullmatch(start + keywords[len(start) :]) for keywords in _V1_KEYWORDS)
 
 
