@@ -4,6 +4,7 @@ Pure: bytes in, values out. A name is kept in its wire form, lower case and unco
 whatever octets its labels hold. Sending and choosing among servers is `resolve`'s.
 """
 
+import math
 import socket
 import struct
 from enum import IntEnum
@@ -30,35 +31,39 @@ class DnsMessageError(ValueError):
     """A name that DNS cannot carry, or bytes that are no reply to the query."""
 
 
-class Record(NamedTuple):
-    """A resource record of the answer: `value` is an address as text, or a CNAME's target as a wire name."""
-
-    name: bytes
-    kind: int
-    ttl_s: int
-    value: str | bytes
-
-
 class Reply(NamedTuple):
     """What a server says.
 
-    `negative_ttl_s` tells how long the absence of an answer holds (RFC 2308 5), None where that is not said.
+    Attributes:
+        code: The response code (RFC 1035 4.1.1).
+        is_truncated: The answer did not fit and is left out.
+        addresses: Those at the end of the chain of aliases that begins with the name asked for.
+        ttl_s: How long that holds, or the absence of addresses (RFC 2308 5).
+        end: The name at the end of the chain.
     """
 
     code: int
     is_truncated: bool
-    records: tuple[Record, ...]
-    negative_ttl_s: int | None
-
-
-class Addresses(NamedTuple):
-    """The addresses at the end of a chain of aliases; with none, `name` is where the chain ends."""
-
     addresses: tuple[str, ...]
+    ttl_s: float
+    end: bytes
+
+
+class _Record(NamedTuple):
+    """A resource record; the content of a CNAME is its target."""
+
+    owner: bytes
+    kind: int
     ttl_s: int
-    name: bytes
+    content: bytes
+
+    @property
+    def negative_ttl_s(self) -> int:
+        """Of an SOA: the lesser of its TTL and its last field, MINIMUM (RFC 2308 5)."""
+        return min(self.ttl_s, int.from_bytes(self.content[-4:], "big"))
 
 
+_FAMILIES: Final = {RecordType.A: socket.AF_INET, RecordType.AAAA: socket.AF_INET6}
 _HEADER: Final = struct.Struct("!6H")
 _QUESTION_TAIL: Final = struct.Struct("!2H")
 _RECORD_TAIL: Final = struct.Struct("!2HIH")
@@ -66,8 +71,6 @@ _IN: Final = 1
 _IS_REPLY, _OPCODE, _TRUNCATED, _RECURSION_DESIRED = 0x8000, 0x7800, 0x0200, 0x0100
 _MAX_NAME_BYTES: Final = 255
 _MAX_LABEL_BYTES: Final = 63
-_MAX_TTL_S: Final = 2**31 - 1
-MAX_ALIASES: Final = 8
 
 
 def encode_name(name: str) -> bytes:
@@ -77,21 +80,16 @@ def encode_name(name: str) -> bytes:
         DnsMessageError: a label is empty or over 63 bytes, or the name over 255.
     """
     try:
-        labels = [
-            label.encode("ascii" if label.isascii() else "idna").lower()
-            for label in name.rstrip(".").split(".")
-        ]
+        labels = name.rstrip(".").encode("idna").lower().split(b".")
     except UnicodeError as error:
         raise DnsMessageError(f"{name!r} is no host name: {error}") from error
-    if not all(0 < len(label) <= _MAX_LABEL_BYTES for label in labels):
-        raise DnsMessageError(f"{name!r} is no host name: each part has from 1 to {_MAX_LABEL_BYTES} bytes")
     wire = b"".join(bytes((len(label),)) + label for label in labels) + b"\0"
-    if len(wire) > _MAX_NAME_BYTES:
-        raise DnsMessageError(f"{name!r} is no host name: it has more than {_MAX_NAME_BYTES} bytes")
+    if not all(labels) or len(wire) > _MAX_NAME_BYTES:
+        raise DnsMessageError(f"{name!r} is no host name: it is too long, or a part of it is empty")
     return wire
 
 
-def encode_query(query_id: int, name: bytes, kind: RecordType) -> bytes:
+def encode_query(query_id: int, name: bytes, kind: int) -> bytes:
     """Return a query with recursion desired for a wire name."""
     return _HEADER.pack(query_id, _RECURSION_DESIRED, 1, 0, 0, 0) + name + _QUESTION_TAIL.pack(kind, _IN)
 
@@ -103,82 +101,58 @@ def decode_reply(message: bytes, query: bytes) -> Reply:
         DnsMessageError: it is another query's (id or question differ: RFC 5452 9.1), or malformed.
     """
     try:
-        reply_id, flags, questions, answers, authorities, _ = _HEADER.unpack_from(message)
-        if reply_id != int.from_bytes(query[:2], "big") or flags & (_IS_REPLY | _OPCODE) != _IS_REPLY:
-            raise DnsMessageError("not the reply to this query")
-        name, position = _decode_name(message, _HEADER.size)
-        end = position + _QUESTION_TAIL.size
-        if questions != 1 or name + message[position:end] != query[_HEADER.size :]:
-            raise DnsMessageError("the reply to another question")
-        if flags & _TRUNCATED:  # its records may be cut anywhere, and are not used
-            return Reply(flags & 0xF, True, (), None)
-        records, position = _decode_records(message, end, answers)
-        authority, _ = _decode_records(message, position, authorities)
-    except (struct.error, IndexError) as error:
-        raise DnsMessageError("the message ends early") from error
-    negative = [record.ttl_s for record in authority if record.kind == RecordType.SOA]
-    return Reply(flags & 0xF, False, tuple(records), min(negative, default=None))
+        return _decode_reply(message, query)
+    except (struct.error, IndexError, ValueError) as error:
+        raise DnsMessageError(f"no reply to the query: {error}") from error
 
 
-def follow_aliases(reply: Reply, name: bytes, kind: RecordType) -> Addresses:
-    """Follow the reply's CNAMEs from `name` to its addresses (RFC 1034 3.6.2); the shortest TTL counts.
+def _decode_reply(message: bytes, query: bytes) -> Reply:
+    reply_id, flags, questions, answers, authorities, _ = _HEADER.unpack_from(message)
+    name, position = _decode_name(message, _HEADER.size)
+    kind, record_class = _QUESTION_TAIL.unpack_from(message, position)
+    if flags & (_IS_REPLY | _OPCODE) != _IS_REPLY or questions != 1:
+        raise ValueError("it has the header of something else")
+    if encode_query(reply_id, name, kind) != query or record_class != _IN:
+        raise ValueError("it answers another query")
+    code = flags & 0xF
+    if flags & _TRUNCATED:  # its records may be cut anywhere
+        return Reply(code, True, (), 0, name)
+    records = _decode_records(message, position + _QUESTION_TAIL.size, answers + authorities)
 
-    Raises:
-        DnsMessageError: the chain is longer than 8.
-    """
-    ttl_s = _MAX_TTL_S
-    for _ in range(MAX_ALIASES + 1):
-        found = [record for record in reply.records if record.name == name and record.kind == kind]
-        if found:
-            addresses = tuple(dict.fromkeys(str(record.value) for record in found))
-            return Addresses(addresses, min(ttl_s, *(record.ttl_s for record in found)), name)
-        alias = next((r for r in reply.records if r.name == name and r.kind == RecordType.CNAME), None)
-        if alias is None:
-            return Addresses((), ttl_s, name)
-        assert isinstance(alias.value, bytes)
-        name, ttl_s = alias.value, min(ttl_s, alias.ttl_s)
-    raise DnsMessageError(f"more than {MAX_ALIASES} aliases in a row")
+    aliases = {record.owner: record for record in records if record.kind == RecordType.CNAME}
+    ttls_s: list[float] = [math.inf]
+    while alias := aliases.pop(name, None):  # each is taken once, so that a loop ends
+        name = alias.content
+        ttls_s.append(alias.ttl_s)
+    found = [record for record in records if record.owner == name and record.kind == kind]
+    addresses = dict.fromkeys(socket.inet_ntop(_FAMILIES[kind], record.content) for record in found)
+    ttls_s += [record.ttl_s for record in found]
+    ttls_s += [record.negative_ttl_s for record in records if record.kind == RecordType.SOA and not found]
+    return Reply(code, False, tuple(addresses), min(ttls_s), name)
 
 
-def _decode_records(message: bytes, position: int, count: int) -> tuple[list[Record], int]:
+def _decode_records(message: bytes, position: int, count: int) -> list[_Record]:
     records = []
     for _ in range(count):
-        name, position = _decode_name(message, position)
+        owner, position = _decode_name(message, position)
         kind, record_class, ttl_s, length = _RECORD_TAIL.unpack_from(message, position)
         start = position + _RECORD_TAIL.size
-        position = start + length
-        if position > len(message):
-            raise DnsMessageError("a record reaches over the end of the message")
-        if ttl_s > _MAX_TTL_S:  # RFC 2181 8
-            ttl_s = 0
+        position = end = start + length
+        if end > len(message):
+            raise ValueError("a record reaches over the end")
+        content = message[start:end]
+        if kind == RecordType.CNAME:
+            content, end = _decode_name(message, start)
+        if end != position:
+            raise ValueError("an alias does not end with its record")
         if record_class == _IN:
-            records += _decode_record(message, Record(name, kind, ttl_s, message[start:position]), start)
-    return records, position
-
-
-def _decode_record(message: bytes, record: Record, start: int) -> list[Record]:
-    octets = record.value
-    assert isinstance(octets, bytes)
-    if record.kind == RecordType.A and len(octets) == 4:
-        return [record._replace(value=socket.inet_ntop(socket.AF_INET, octets))]
-    if record.kind == RecordType.AAAA and len(octets) == 16:
-        return [record._replace(value=socket.inet_ntop(socket.AF_INET6, octets))]
-    if record.kind == RecordType.CNAME:
-        target, end = _decode_name(message, start)
-        if end != start + len(octets):
-            raise DnsMessageError("an alias does not end with its record")
-        return [record._replace(value=target)]
-    if (
-        record.kind == RecordType.SOA and len(octets) >= 4
-    ):  # RFC 2308 5: the lesser of its TTL and its MINIMUM
-        return [record._replace(ttl_s=min(record.ttl_s, int.from_bytes(octets[-4:], "big")))]
-    return []
+            records.append(_Record(owner, kind, ttl_s, content))
+    return records
 
 
 def _decode_name(message: bytes, position: int) -> tuple[bytes, int]:
     """Return a name and the position behind it; pointers (RFC 1035 4.1.4) must lead backwards."""
-    labels: list[bytes] = []
-    size = 1
+    name = b""
     end = 0
     lowest = position
     while length := message[position]:
@@ -186,13 +160,11 @@ def _decode_name(message: bytes, position: int) -> tuple[bytes, int]:
             end = end or position + 2
             position = (length & 0x3F) << 8 | message[position + 1]
             if position >= lowest:
-                raise DnsMessageError("a name points forwards")
+                raise ValueError("a name points forwards")
             lowest = position
-            continue
-        next_position = position + 1 + length
-        size += 1 + length
-        if length > _MAX_LABEL_BYTES or size > _MAX_NAME_BYTES or next_position > len(message):
-            raise DnsMessageError("a name is too long")
-        labels.append(message[position:next_position].lower())
-        position = next_position
-    return b"".join(labels) + b"\0", end or position + 1
+        else:
+            name += message[position : position + 1 + length]
+            position += 1 + length
+            if length > _MAX_LABEL_BYTES or len(name) >= _MAX_NAME_BYTES:
+                raise ValueError("a name is too long")
+    return name.lower() + b"\0", end or position + 1

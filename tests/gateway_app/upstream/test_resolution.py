@@ -48,17 +48,13 @@ async def nameserver() -> AsyncIterator[Nameserver]:
 
 
 @pytest.fixture
-def resolver(nameserver: Nameserver, tmp_path: Path) -> Resolver:
+def resolver(nameserver: Nameserver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Resolver:
+    monkeypatch.setattr("l4relay.dns.resolve.MIN_TTL_S", 0.02)
+    monkeypatch.setattr("l4relay.dns.resolve.MAX_NEGATIVE_TTL_S", 0.02)
     conf = tmp_path / "resolv.conf"
     conf.write_text("nameserver 127.0.0.1\noptions timeout:5 attempts:1\n")
     port = nameserver.transport.get_extra_info("sockname")[1]
-    return Resolver(
-        resolv_conf=conf,
-        hosts=tmp_path / "none",
-        nameserver_port=port,
-        min_ttl_s=0.02,
-        max_negative_ttl_s=0.02,
-    )
+    return Resolver(conf, tmp_path / "none", port)
 
 
 NAME = "http://users.example:9001"

@@ -1,18 +1,10 @@
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from l4relay.dns.message import (
-    Addresses,
-    DnsMessageError,
-    Record,
-    RecordType,
-    Reply,
-    decode_reply,
-    encode_name,
-    encode_query,
-    follow_aliases,
-)
+from l4relay.dns.message import DnsMessageError, RecordType, Reply, decode_reply, encode_name, encode_query
 
 NAME = encode_name("www.example.com")
 QUERY = encode_query(0x1234, NAME, RecordType.A)
@@ -63,26 +55,41 @@ def test_addresses_of_an_alias_are_found_with_the_shortest_ttl() -> None:
         record(target, RecordType.A, 90, b"\xc0\x00\x02\x02"),
         record(target, 99, 1, b"?"),
     )
-    addresses = follow_aliases(decode_reply(message, QUERY), NAME, RecordType.A)
-    assert addresses == Addresses(("192.0.2.1", "192.0.2.2"), 60, target)
+    assert decode_reply(message, QUERY) == Reply(0, False, ("192.0.2.1", "192.0.2.2"), 60, target)
+
+
+def test_the_order_of_aliases_does_not_matter() -> None:
+    middle, last = encode_name("middle.example"), encode_name("last.example")
+    message = reply(
+        record(last, RecordType.A, 300, b"\xc0\x00\x02\x01"),
+        record(middle, RecordType.CNAME, 50, last),
+        record(b"\xc0\x0c", RecordType.CNAME, 60, middle),
+    )
+    assert decode_reply(message, QUERY) == Reply(0, False, ("192.0.2.1",), 50, last)
+
+
+def test_addresses_of_other_names_are_passed_over() -> None:
+    message = reply(record(encode_name("other.example"), RecordType.A, 300, b"\xc0\x00\x02\x01"))
+    assert decode_reply(message, QUERY).addresses == ()
 
 
 def test_an_alias_that_the_reply_leaves_open_is_told() -> None:
     target = encode_name("edge.example.net")
-    answer = decode_reply(reply(record(b"\xc0\x0c", RecordType.CNAME, 60, target)), QUERY)
-    assert follow_aliases(answer, NAME, RecordType.A) == Addresses((), 60, target)
+    message = reply(record(b"\xc0\x0c", RecordType.CNAME, 60, target))
+    assert decode_reply(message, QUERY) == Reply(0, False, (), 60, target)
 
 
-def test_a_loop_of_aliases_is_an_error() -> None:
-    answer = decode_reply(reply(record(b"\xc0\x0c", RecordType.CNAME, 60, b"\xc0\x0c")), QUERY)
-    with pytest.raises(DnsMessageError, match="aliases"):
-        follow_aliases(answer, NAME, RecordType.A)
+def test_a_loop_of_aliases_ends() -> None:
+    message = reply(record(b"\xc0\x0c", RecordType.CNAME, 60, b"\xc0\x0c"))
+    assert decode_reply(message, QUERY).addresses == ()
 
 
 def test_absence_holds_for_the_lesser_of_ttl_and_minimum() -> None:
-    assert decode_reply(reply(authority=(soa(900, 60),), flags=0x8183), QUERY) == Reply(3, False, (), 60)
-    assert decode_reply(reply(authority=(soa(10, 60),)), QUERY).negative_ttl_s == 10
-    assert decode_reply(reply(), QUERY).negative_ttl_s is None
+    assert decode_reply(reply(authority=(soa(900, 60),), flags=0x8183), QUERY) == Reply(
+        3, False, (), 60, NAME
+    )
+    assert decode_reply(reply(authority=(soa(10, 60),)), QUERY).ttl_s == 10
+    assert decode_reply(reply(), QUERY).ttl_s == math.inf
 
 
 def test_a_truncated_reply_needs_no_whole_records() -> None:
@@ -90,13 +97,12 @@ def test_a_truncated_reply_needs_no_whole_records() -> None:
     assert decode_reply(message[:-3], QUERY).is_truncated
 
 
-def test_records_of_other_classes_and_odd_sizes_are_passed_over_and_a_negative_ttl_is_zero() -> None:
+def test_records_of_other_classes_are_passed_over() -> None:
     message = reply(
         record(b"\xc0\x0c", RecordType.A, 60, b"\x01\x02\x03\x04", record_class=3),
-        record(b"\xc0\x0c", RecordType.A, 60, b"\x01\x02\x03"),
-        record(b"\xc0\x0c", RecordType.A, 2**31, b"\x01\x02\x03\x05"),
+        record(b"\xc0\x0c", RecordType.A, 70, b"\x01\x02\x03\x05"),
     )
-    assert decode_reply(message, QUERY).records == (Record(NAME, RecordType.A, 0, "1.2.3.5"),)
+    assert decode_reply(message, QUERY) == Reply(0, False, ("1.2.3.5",), 70, NAME)
 
 
 A_RECORD = record(b"\xc0\x0c", RecordType.A, 60, b"\xc0\x00\x02\x01")
@@ -113,6 +119,7 @@ A_RECORD = record(b"\xc0\x0c", RecordType.A, 60, b"\xc0\x00\x02\x01")
         reply(A_RECORD, query=encode_query(0x1234, NAME, RecordType.AAAA)),
         reply(A_RECORD)[:-1],
         reply(A_RECORD)[:-5],
+        reply(record(b"\xc0\x0c", RecordType.A, 60, b"\x01\x02\x03")),
         reply(record(b"\xc0\xff", RecordType.A, 1, b"\0\0\0\0")),
         reply(record(b"\xc0\x21", RecordType.A, 1, b"\0\0\0\0")),
         reply(record(b"\x40" + b"a" * 64 + b"\0", RecordType.A, 1, b"\0\0\0\0")),
@@ -128,7 +135,7 @@ def test_what_is_no_reply_to_the_query_is_an_error(message: bytes) -> None:
 def test_the_case_of_the_question_does_not_matter() -> None:
     message = bytearray(reply(A_RECORD))
     message[13:16] = b"WwW"
-    assert decode_reply(bytes(message), QUERY).records[0].name == NAME
+    assert decode_reply(bytes(message), QUERY).addresses == ("192.0.2.1",)
 
 
 @given(st.binary(max_size=120), st.integers(0, 300), st.integers(0, 255), st.booleans())
@@ -138,8 +145,7 @@ def test_any_bytes_are_a_reply_or_an_error(tail: bytes, position: int, octet: in
     if not is_whole:
         del message[position:]
     try:
-        answer = decode_reply(bytes(message), QUERY)
-        follow_aliases(answer, NAME, RecordType.A)
+        decode_reply(bytes(message), QUERY)
     except DnsMessageError:
         return
 
@@ -150,6 +156,6 @@ def test_addresses_come_back(listed: list[tuple[object, int]]) -> None:
         query = encode_query(7, NAME, kind)
         mine = [(ip, ttl_s) for ip, ttl_s in listed if getattr(ip, "version", 0) == version]
         records = [record(b"\xc0\x0c", kind, ttl_s, ip.packed) for ip, ttl_s in mine]  # type: ignore[attr-defined]
-        found = follow_aliases(decode_reply(reply(*records, query=query), query), NAME, kind)
+        found = decode_reply(reply(*records, query=query), query)
         assert len(found.addresses) == len({ip for ip, _ in mine})
-        assert found.ttl_s == min((ttl_s for _, ttl_s in mine), default=2**31 - 1)
+        assert found.ttl_s == min((ttl_s for _, ttl_s in mine), default=math.inf)
