@@ -20,13 +20,6 @@ class RecordType(IntEnum):
     AAAA = 28
 
 
-class ResponseCode(IntEnum):
-    """The two response codes that settle a question (RFC 1035 4.1.1); with others another server is asked."""
-
-    NO_ERROR = 0
-    NAME_ERROR = 3
-
-
 class DnsMessageError(ValueError):
     """A name that DNS cannot carry, or bytes that are no reply to the query."""
 
@@ -39,14 +32,12 @@ class Reply(NamedTuple):
         is_truncated: The answer did not fit and is left out.
         addresses: Those at the end of the chain of aliases that begins with the name asked for.
         ttl_s: How long that holds, or the absence of addresses (RFC 2308 5).
-        end: The name at the end of the chain.
     """
 
     code: int
     is_truncated: bool
     addresses: tuple[str, ...]
     ttl_s: float
-    end: bytes
 
 
 class _Record(NamedTuple):
@@ -116,7 +107,7 @@ def _decode_reply(message: bytes, query: bytes) -> Reply:
         raise ValueError("it answers another query")
     code = flags & 0xF
     if flags & _TRUNCATED:  # its records may be cut anywhere
-        return Reply(code, True, (), 0, name)
+        return Reply(code, True, (), 0)
     records = _decode_records(message, position + _QUESTION_TAIL.size, answers + authorities)
 
     aliases = {record.owner: record for record in records if record.kind == RecordType.CNAME}
@@ -128,7 +119,7 @@ def _decode_reply(message: bytes, query: bytes) -> Reply:
     addresses = dict.fromkeys(socket.inet_ntop(_FAMILIES[kind], record.content) for record in found)
     ttls_s += [record.ttl_s for record in found]
     ttls_s += [record.negative_ttl_s for record in records if record.kind == RecordType.SOA and not found]
-    return Reply(code, False, tuple(addresses), min(ttls_s), name)
+    return Reply(code, False, tuple(addresses), min(ttls_s))
 
 
 def _decode_records(message: bytes, position: int, count: int) -> list[_Record]:

@@ -7,7 +7,6 @@ none of them answers. hosts(5) comes first. Results are not kept: whoever asks k
 
 import asyncio
 import contextlib
-import math
 import secrets
 import socket
 from dataclasses import dataclass
@@ -18,7 +17,6 @@ from l4relay.dns.message import (
     DnsMessageError,
     RecordType,
     Reply,
-    ResponseCode,
     decode_reply,
     encode_name,
     encode_query,
@@ -34,7 +32,8 @@ MAX_NEGATIVE_TTL_S: Final = 30.0
 LOCAL_EXPIRY_S: Final = 30.0
 """How long an answer holds that came without a TTL, from hosts(5) or getaddrinfo."""
 _MAX_UDP_BYTES: Final = 4096
-_MAX_QUESTIONS: Final = 9
+_SETTLED: Final = (0, 3)
+"""No error, or no such name (RFC 1035 4.1.1); with any other response code the next nameserver is asked."""
 _LOCALHOST: Final = {"localhost": ("127.0.0.1", "::1")}
 """Known without asking (RFC 6761 6.3); hosts(5) may say otherwise."""
 
@@ -99,19 +98,7 @@ class Resolver:
         raise ResolveError(f"{host}: no such name, or it has no address", max(expires_in_s, MIN_TTL_S))
 
     async def _ask(self, conf: ResolvConf, name: bytes, kind: RecordType) -> Reply | None:
-        """Ask one question, and again for an alias that the reply leaves open; None if nobody settles it."""
-        ttl_s = math.inf
-        for _ in range(_MAX_QUESTIONS):
-            reply = await self._first_reply(conf, name, kind)
-            if reply is None:
-                return None
-            ttl_s = min(ttl_s, reply.ttl_s)
-            if reply.addresses or reply.end == name or reply.code == ResponseCode.NAME_ERROR:
-                return reply._replace(ttl_s=ttl_s)
-            name = reply.end
-        return None
-
-    async def _first_reply(self, conf: ResolvConf, name: bytes, kind: RecordType) -> Reply | None:
+        """Ask one question of one nameserver after the other; None if nobody settles it."""
         for nameserver in conf.nameservers * conf.attempts:
             query = encode_query(secrets.randbits(16), name, kind)  # not to be guessed: RFC 5452 9.2
             # Refused, unreachable, silent, garbled: in each case the next one is asked.
@@ -120,7 +107,7 @@ class Resolver:
                     reply = await _ask_over_udp(nameserver, self.nameserver_port, query)
                     if reply.is_truncated:
                         reply = await _ask_over_tcp(nameserver, self.nameserver_port, query)
-                if reply.code in tuple(ResponseCode) and not reply.is_truncated:
+                if reply.code in _SETTLED and not reply.is_truncated:
                     return reply
         return None
 

@@ -170,10 +170,9 @@ async def test_ttls_are_clamped(make_resolver: MakeResolver, ttl_s: int, expires
     assert resolution.expires_in_s == expires_in_s
 
 
-async def test_an_alias_is_followed_within_a_reply_and_beyond_it(make_resolver: MakeResolver) -> None:
+async def test_an_alias_is_followed(make_resolver: MakeResolver) -> None:
     zone: Zone = {
-        ("www.example", A): [alias("www.example", "a.example", 30), alias("a.example", "b.example")],
-        ("b.example", A): [ipv4("b.example", 3, 90)],
+        ("www.example", A): [alias("www.example", "a.example", 30), ipv4("a.example", 3, 90)],
     }
     async with serving(Nameserver(zone)) as port:
         resolution = await make_resolver(port).resolve("www.example", 80)
