@@ -10,7 +10,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Protocol
 
-from l4relay.dns.resolve import ResolveError
+from l4relay.dns.resolve import RETRY_S, ResolveError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,7 +52,7 @@ class NameFollower:
                 resolution = await self._resolver.resolve(self._host, self._port)
             except ResolveError as error:
                 logger.warning("%s: keeping %s", error, ", ".join(known) or "no address")
-                expires_in_s = error.expires_in_s
+                expires_in_s = RETRY_S
             else:
                 expires_in_s = resolution.expires_in_s
                 addresses = one_family(resolution.addresses)

@@ -5,7 +5,7 @@ import logging
 
 from l4relay.addresses import InetAddress
 from l4relay.config.model import EndpointConfig
-from l4relay.dns.resolve import ResolveError, Resolver
+from l4relay.dns.resolve import RETRY_S, ResolveError, Resolver
 from l4relay.endpoints import Group
 
 LastAddresses = dict[InetAddress, list[InetAddress]]
@@ -28,7 +28,7 @@ async def follow_names(
             resolution = await resolver.resolve(address.host, address.port)
         except ResolveError as error:
             _log.warning("%s", error)
-            expires_in_s = error.expires_in_s
+            expires_in_s = RETRY_S
             group.not_resolved(config)
         else:
             expires_in_s = resolution.expires_in_s

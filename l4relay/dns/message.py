@@ -1,10 +1,9 @@
-"""DNS messages, as far as asking for addresses needs them: RFC 1035 4, negative answers by RFC 2308.
+"""DNS messages, as far as asking for addresses needs them (RFC 1035 4).
 
 Pure: bytes in, values out. A name is kept in its wire form, lower case and uncompressed, which is unambiguous
 whatever octets its labels hold. Sending and choosing among servers is `resolve`'s.
 """
 
-import math
 import socket
 import struct
 from enum import IntEnum
@@ -16,7 +15,6 @@ class RecordType(IntEnum):
 
     A = 1
     CNAME = 5
-    SOA = 6
     AAAA = 28
 
 
@@ -31,13 +29,13 @@ class Reply(NamedTuple):
         code: The response code (RFC 1035 4.1.1).
         is_truncated: The answer did not fit and is left out.
         addresses: Those at the end of the chain of aliases that begins with the name asked for.
-        ttl_s: How long that holds, or the absence of addresses (RFC 2308 5).
+        ttl_s: How long they hold.
     """
 
     code: int
     is_truncated: bool
     addresses: tuple[str, ...]
-    ttl_s: float
+    ttl_s: int
 
 
 class _Record(NamedTuple):
@@ -48,11 +46,6 @@ class _Record(NamedTuple):
     ttl_s: int
     content: bytes
 
-    @property
-    def negative_ttl_s(self) -> int:
-        """Of an SOA: the lesser of its TTL and its last field, MINIMUM (RFC 2308 5)."""
-        return min(self.ttl_s, int.from_bytes(self.content[-4:], "big"))
-
 
 _FAMILIES: Final = {RecordType.A: socket.AF_INET, RecordType.AAAA: socket.AF_INET6}
 _HEADER: Final = struct.Struct("!6H")
@@ -62,6 +55,7 @@ _IN: Final = 1
 _IS_REPLY, _OPCODE, _TRUNCATED, _RECURSION_DESIRED = 0x8000, 0x7800, 0x0200, 0x0100
 _MAX_NAME_BYTES: Final = 255
 _MAX_LABEL_BYTES: Final = 63
+_MAX_TTL_S: Final = 2**32 - 1
 
 
 def encode_name(name: str) -> bytes:
@@ -98,7 +92,7 @@ def decode_reply(message: bytes, query: bytes) -> Reply:
 
 
 def _decode_reply(message: bytes, query: bytes) -> Reply:
-    reply_id, flags, questions, answers, authorities, _ = _HEADER.unpack_from(message)
+    reply_id, flags, questions, answers, *_ = _HEADER.unpack_from(message)
     name, position = _decode_name(message, _HEADER.size)
     kind, record_class = _QUESTION_TAIL.unpack_from(message, position)
     if flags & (_IS_REPLY | _OPCODE) != _IS_REPLY or questions != 1:
@@ -108,18 +102,16 @@ def _decode_reply(message: bytes, query: bytes) -> Reply:
     code = flags & 0xF
     if flags & _TRUNCATED:  # its records may be cut anywhere
         return Reply(code, True, (), 0)
-    records = _decode_records(message, position + _QUESTION_TAIL.size, answers + authorities)
+    records = _decode_records(message, position + _QUESTION_TAIL.size, answers)
 
     aliases = {record.owner: record for record in records if record.kind == RecordType.CNAME}
-    ttls_s: list[float] = [math.inf]
+    ttls_s = [_MAX_TTL_S]
     while alias := aliases.pop(name, None):  # each is taken once, so that a loop ends
         name = alias.content
         ttls_s.append(alias.ttl_s)
     found = [record for record in records if record.owner == name and record.kind == kind]
     addresses = dict.fromkeys(socket.inet_ntop(_FAMILIES[kind], record.content) for record in found)
-    ttls_s += [record.ttl_s for record in found]
-    ttls_s += [record.negative_ttl_s for record in records if record.kind == RecordType.SOA and not found]
-    return Reply(code, False, tuple(addresses), min(ttls_s))
+    return Reply(code, False, tuple(addresses), min(ttls_s + [record.ttl_s for record in found]))
 
 
 def _decode_records(message: bytes, position: int, count: int) -> list[_Record]:

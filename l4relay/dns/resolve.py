@@ -27,10 +27,10 @@ MIN_TTL_S: Final = 1.0
 """Shorter TTLs are raised to this, so that a TTL of 0 is no storm of queries."""
 MAX_TTL_S: Final = 300.0
 """Longer TTLs are cut to this."""
-MAX_NEGATIVE_TTL_S: Final = 30.0
-"""The same for the absence of an answer."""
 LOCAL_EXPIRY_S: Final = 30.0
 """How long an answer holds that came without a TTL, from hosts(5) or getaddrinfo."""
+RETRY_S: Final = 10.0
+"""When to ask again for a name that could not be resolved."""
 _MAX_UDP_BYTES: Final = 4096
 _SETTLED: Final = (0, 3)
 """No error, or no such name (RFC 1035 4.1.1); with any other response code the next nameserver is asked."""
@@ -47,11 +47,7 @@ class Resolution:
 
 
 class ResolveError(OSError):
-    """A name has no address, or nobody could be asked; not worth asking again for `expires_in_s`."""
-
-    def __init__(self, message: str, expires_in_s: float) -> None:
-        super().__init__(message)
-        self.expires_in_s = expires_in_s
+    """A name has no address, or nobody could be asked; worth asking again after `RETRY_S`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +75,6 @@ class Resolver:
         if known:
             return Resolution(known, LOCAL_EXPIRY_S)
         conf = parse_resolv_conf(_text(self.resolv_conf))
-        expires_in_s = MAX_NEGATIVE_TTL_S
         for name in conf.names_to_try(host):
             try:
                 wire = encode_name(name)
@@ -88,14 +83,12 @@ class Resolver:
             replies = await asyncio.gather(
                 self._ask(conf, wire, RecordType.A), self._ask(conf, wire, RecordType.AAAA)
             )
-            given = [reply for reply in replies if reply is not None]
-            found = [reply for reply in given if reply.addresses]
+            found = [reply for reply in replies if reply and reply.addresses]
             if found:  # one family that nobody answers for does not spoil the other's answer
                 return _resolution(found)
-            if len(given) < len(replies):
+            if None in replies:
                 return await _ask_system(host, port)
-            expires_in_s = min(expires_in_s, *(reply.ttl_s for reply in given))
-        raise ResolveError(f"{host}: no such name, or it has no address", max(expires_in_s, MIN_TTL_S))
+        raise ResolveError(f"{host}: no such name, or it has no address")
 
     async def _ask(self, conf: ResolvConf, name: bytes, kind: RecordType) -> Reply | None:
         """Ask one question of one nameserver after the other; None if nobody settles it."""
@@ -140,7 +133,7 @@ async def _ask_system(host: str, port: int) -> Resolution:
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
-        raise ResolveError(f"{host}: {error}", LOCAL_EXPIRY_S) from error
+        raise ResolveError(f"{host}: {error}") from error
     return Resolution(ipv4_first(str(address[0]) for *_, address in found), LOCAL_EXPIRY_S)
 
 

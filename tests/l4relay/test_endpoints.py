@@ -121,7 +121,7 @@ class Nameserver:
         if not self.answers:
             await self.gate.wait()
         if not self.answers:
-            raise ResolveError("no nameserver answers", 60.0)
+            raise ResolveError("no nameserver answers")
         return self.answers.pop(0)
 
 

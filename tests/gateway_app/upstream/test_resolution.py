@@ -50,7 +50,7 @@ async def nameserver() -> AsyncIterator[Nameserver]:
 @pytest.fixture
 def resolver(nameserver: Nameserver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Resolver:
     monkeypatch.setattr("l4relay.dns.resolve.MIN_TTL_S", 0.02)
-    monkeypatch.setattr("l4relay.dns.resolve.MAX_NEGATIVE_TTL_S", 0.02)
+    monkeypatch.setattr("gateway_app.upstream.resolution.RETRY_S", 0.02)
     conf = tmp_path / "resolv.conf"
     conf.write_text("nameserver 127.0.0.1\noptions timeout:5 attempts:1\n")
     port = nameserver.transport.get_extra_info("sockname")[1]

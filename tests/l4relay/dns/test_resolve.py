@@ -10,7 +10,6 @@ import pytest
 from l4relay.dns.message import RecordType, encode_name
 from l4relay.dns.resolve import (
     LOCAL_EXPIRY_S,
-    MAX_NEGATIVE_TTL_S,
     MAX_TTL_S,
     MIN_TTL_S,
     ResolveError,
@@ -19,7 +18,7 @@ from l4relay.dns.resolve import (
 from l4relay.dns.system_files import ResolvConf, parse_hosts, parse_resolv_conf
 
 Zone = dict[tuple[str, RecordType], list[bytes]]
-A, AAAA, CNAME, SOA = RecordType.A, RecordType.AAAA, RecordType.CNAME, RecordType.SOA
+A, AAAA, CNAME = RecordType.A, RecordType.AAAA, RecordType.CNAME
 
 
 def record(name: str, kind: RecordType, content: bytes, ttl_s: int = 60) -> bytes:
@@ -46,7 +45,6 @@ class Nameserver:
         self.asked: list[tuple[bytes, int, str]] = []
         self.udp_limit = 512
         self.spoil: Callable[[bytes], list[bytes]] = lambda reply: [reply]
-        self.negative_ttl_s = 17
 
     def reply(self, query: bytes, over: str) -> bytes:
         name, kind = query[12:-4], int.from_bytes(query[-4:-2], "big")
@@ -54,15 +52,10 @@ class Nameserver:
         known = {(encode_name(known), k): records for (known, k), records in self.zone.items()}
         answers = known.get((name, RecordType(kind)))
         exists = any(listed == name for listed, _ in known)
-        authority = b""
-        if not answers:
-            authority = record(
-                "example", SOA, b"\0\0" + bytes(16) + self.negative_ttl_s.to_bytes(4, "big"), 900
-            )
         flags = 0x8180 if exists else 0x8183
-        counts = (1, len(answers or ()), bool(authority), 0)
+        counts = (1, len(answers or ()), 0, 0)
         header = query[:2] + b"".join(number.to_bytes(2, "big") for number in (flags, *counts))
-        return header + query[12:] + b"".join(answers or ()) + authority
+        return header + query[12:] + b"".join(answers or ())
 
     def udp_replies(self, query: bytes) -> list[bytes]:
         reply = self.reply(query, "udp")
@@ -187,17 +180,11 @@ async def test_a_truncated_reply_is_asked_for_over_tcp(make_resolver: MakeResolv
     assert (encode_name("db.example"), A, "tcp") in nameserver.asked
 
 
-async def test_absence_is_an_error_that_says_how_long_it_holds(make_resolver: MakeResolver) -> None:
-    nameserver = Nameserver({("empty.example", CNAME): []})
-    async with serving(nameserver) as port:
+async def test_absence_is_an_error(make_resolver: MakeResolver) -> None:
+    async with serving(Nameserver({("empty.example", CNAME): []})) as port:
         for name in ("nobody.example", "empty.example"):
-            with pytest.raises(ResolveError, match="no such name") as caught:
+            with pytest.raises(ResolveError, match="no such name"):
                 await make_resolver(port).resolve(name, 80)
-            assert caught.value.expires_in_s == 17
-        nameserver.negative_ttl_s = 900
-        with pytest.raises(ResolveError) as caught:
-            await make_resolver(port).resolve("nobody.example", 80)
-        assert caught.value.expires_in_s == MAX_NEGATIVE_TTL_S
 
 
 async def test_an_impossible_name_is_an_error(make_resolver: MakeResolver) -> None:
