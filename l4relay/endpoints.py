@@ -153,11 +153,6 @@ class Group:
         self.endpoints = tuple(dict.fromkeys(everyone))  # a name may stand for an address listed as well
         self._renew()
 
-    def not_resolved(self, config: EndpointConfig) -> None:
-        """Say that an entry's name has no address now; the last ones stay."""
-        if config not in self._resolved:
-            self.set_addresses(config, ())
-
     def choose(self, source: str, tried: tuple[Endpoint, ...] = ()) -> Endpoint | None:
         """Return the endpoint for a new connection; None when all have been tried, or there is none."""
         candidates = self._candidates

@@ -138,7 +138,7 @@ class Membership:
         waited_for = []
         for source in self._sources:
             if source.name:
-                follower = NameFollower(source.name, source.port, self._resolver, self._updater_of(source))
+                follower = NameFollower(source.name, self._resolver, self._updater_of(source))
                 self._following.spawn(follower.run(), f"resolution of {source.name}")
                 if not source.endpoints:
                     waited_for.append(follower)

@@ -23,7 +23,7 @@ logger = logging.getLogger("gateway.upstream")
 class Resolver(Protocol):
     """Looks names up; `l4relay.dns.resolve.Resolver` is the one in use."""
 
-    async def resolve(self, host: str, port: int) -> Resolution:
+    async def resolve(self, host: str) -> Resolution:
         """Return the addresses of `host` and how long they hold. Raises ResolveError."""
         ...
 
@@ -36,11 +36,10 @@ class NameFollower:
     """
 
     def __init__(
-        self, host: str, port: int, resolver: Resolver, on_addresses: Callable[[tuple[str, ...]], None]
+        self, host: str, resolver: Resolver, on_addresses: Callable[[tuple[str, ...]], None]
     ) -> None:
         self.is_asked = asyncio.Event()
         self._host = host
-        self._port = port
         self._resolver = resolver
         self._on_addresses = on_addresses
 
@@ -49,7 +48,7 @@ class NameFollower:
         known: tuple[str, ...] = ()
         while True:
             try:
-                resolution = await self._resolver.resolve(self._host, self._port)
+                resolution = await self._resolver.resolve(self._host)
             except ResolveError as error:
                 logger.warning("%s: keeping %s", error, ", ".join(known) or "no address")
                 expires_in_s = RETRY_S

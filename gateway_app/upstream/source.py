@@ -22,7 +22,6 @@ class Source:
     Attributes:
         entry: as configured.
         name: the host name to resolve, "" if the entry is an address, a socket or an application.
-        port: where its addresses listen.
         endpoints: by address; a source that is no name has one, under `LITERAL`.
     """
 
@@ -30,7 +29,6 @@ class Source:
         url = EndpointUrl.parse(entry.url)
         self.entry = entry
         self.name = url.host if url.host and ip_bytes(url.host) is None else ""
-        self.port = url.port
         self.endpoints: dict[str, Endpoint] = {}
 
     def first_addresses(self, before: Iterable[Endpoint]) -> list[str]:

@@ -24,14 +24,12 @@ async def follow_names(
     if address in last:
         group.set_addresses(config, last[address])
     while True:
+        expires_in_s = RETRY_S
         try:
-            resolution = await resolver.resolve(address.host, address.port)
-        except ResolveError as error:
-            _log.warning("%s", error)
-            expires_in_s = RETRY_S
-            group.not_resolved(config)
-        else:
+            resolution = await resolver.resolve(address.host)
             expires_in_s = resolution.expires_in_s
             last[address] = [InetAddress(each, address.port) for each in resolution.addresses]
-            group.set_addresses(config, last[address])
+        except ResolveError as error:
+            _log.warning("%s", error)
+        group.set_addresses(config, last.get(address, []))
         await asyncio.sleep(expires_in_s)

@@ -13,14 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from l4relay.dns.message import (
-    DnsMessageError,
-    RecordType,
-    Reply,
-    decode_reply,
-    encode_name,
-    encode_query,
-)
+from l4relay.dns.message import DnsMessageError, RecordType, Reply, decode_reply, encode_name, encode_query
 from l4relay.dns.system_files import ResolvConf, ipv4_first, parse_hosts, parse_resolv_conf
 
 MIN_TTL_S: Final = 1.0
@@ -64,8 +57,8 @@ class Resolver:
     hosts: Path = Path("/etc/hosts")
     nameserver_port: int = 53
 
-    async def resolve(self, host: str, port: int) -> Resolution:
-        """Return the addresses of a host name; `port` matters to `getaddrinfo` alone.
+    async def resolve(self, host: str) -> Resolution:
+        """Return the addresses of a host name.
 
         Raises:
             ResolveError: there are none, or nobody could be asked.
@@ -87,7 +80,7 @@ class Resolver:
             if found:  # one family that nobody answers for does not spoil the other's answer
                 return _resolution(found)
             if None in replies:
-                return await _ask_system(host, port)
+                return await _ask_system(host)
         raise ResolveError(f"{host}: no such name, or it has no address")
 
     async def _ask(self, conf: ResolvConf, name: bytes, kind: RecordType) -> Reply | None:
@@ -111,7 +104,8 @@ async def _ask_over_udp(nameserver: str, port: int, query: bytes) -> Reply:
     The socket is connected, so only the nameserver's datagrams arrive, and a refusal is known at once.
     """
     loop = asyncio.get_running_loop()
-    with _connected(nameserver, port) as udp:
+    with _udp_socket(nameserver) as udp:
+        udp.connect((nameserver, port))
         udp.send(query)
         while True:
             message = await loop.sock_recv(udp, _MAX_UDP_BYTES)
@@ -129,9 +123,9 @@ async def _ask_over_tcp(nameserver: str, port: int, query: bytes) -> Reply:
         writer.close()
 
 
-async def _ask_system(host: str, port: int) -> Resolution:
+async def _ask_system(host: str) -> Resolution:
     try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         raise ResolveError(f"{host}: {error}") from error
     return Resolution(ipv4_first(str(address[0]) for *_, address in found), LOCAL_EXPIRY_S)
@@ -146,23 +140,15 @@ def _resolution(found: list[Reply]) -> Resolution:
 
 
 def _has_route(address: str) -> bool:
-    try:
-        _connected(address, 53).close()  # which sends nothing
-    except OSError:
-        return False
-    return True
+    with contextlib.suppress(OSError), _udp_socket(address) as probe:
+        probe.connect((address, 53))  # which sends nothing
+        return True
+    return False
 
 
-def _connected(address: str, port: int) -> socket.socket:
-    """Return a UDP socket for one peer."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    udp = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-    try:
-        udp.connect((address, port))
-    except OSError:
-        udp.close()
-        raise
-    return udp
+def _udp_socket(peer: str) -> socket.socket:
+    family = socket.AF_INET6 if ":" in peer else socket.AF_INET
+    return socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
 
 
 def _text(path: Path) -> str:

@@ -116,7 +116,7 @@ class Nameserver:
     def __call__(self) -> "Nameserver":
         return self
 
-    async def resolve(self, host: str, port: int) -> Resolution:
+    async def resolve(self, host: str) -> Resolution:
         self.asked += 1
         if not self.answers:
             await self.gate.wait()

@@ -135,14 +135,14 @@ async def test_hosts_come_before_nameservers_and_are_read_again(
     make_resolver: MakeResolver, tmp_path: Path
 ) -> None:
     resolver = make_resolver(hosts="::1 db DB.local # comment\n127.0.0.9 db\nnonsense db\n")
-    resolution = await resolver.resolve("DB", 80)
+    resolution = await resolver.resolve("DB")
     assert (resolution.addresses, resolution.expires_in_s) == (("127.0.0.9", "::1"), LOCAL_EXPIRY_S)
     (tmp_path / "hosts").write_text("127.0.0.10 db")
-    assert (await resolver.resolve("db.", 80)).addresses == ("127.0.0.10",)
+    assert (await resolver.resolve("db.")).addresses == ("127.0.0.10",)
 
 
 async def test_localhost_needs_nobody(make_resolver: MakeResolver) -> None:
-    assert (await make_resolver().resolve("localhost", 80)).addresses == ("127.0.0.1", "::1")
+    assert (await make_resolver().resolve("localhost")).addresses == ("127.0.0.1", "::1")
 
 
 async def test_both_families_are_asked_and_the_shortest_ttl_counts(make_resolver: MakeResolver) -> None:
@@ -151,15 +151,26 @@ async def test_both_families_are_asked_and_the_shortest_ttl_counts(make_resolver
         ("db.example", AAAA): [record("db.example", AAAA, socket.inet_pton(socket.AF_INET6, "::1"), 40)],
     }
     async with serving(Nameserver(zone)) as port:
-        resolution = await make_resolver(port).resolve("db.example", 80)
+        resolution = await make_resolver(port).resolve("db.example")
     assert resolution.addresses == ("127.0.0.1", "127.0.0.2", "::1")
     assert resolution.expires_in_s == 40
+
+
+@pytest.mark.parametrize(("listed", "kept"), [((1, 255), {"127.0.0.1"}), ((255,), {"255.255.255.255"})])
+async def test_an_address_without_a_route_is_left_out_if_there_are_others(
+    make_resolver: MakeResolver, listed: tuple[int, ...], kept: set[str]
+) -> None:
+    """The broadcast address stands for it: the system connects no ordinary socket to that."""
+    packed = {1: b"\x7f\0\0\1", 255: b"\xff\xff\xff\xff"}
+    zone: Zone = {("db.example", A): [record("db.example", A, packed[each]) for each in listed]}
+    async with serving(Nameserver(zone)) as port:
+        assert set((await make_resolver(port).resolve("db.example")).addresses) == kept
 
 
 @pytest.mark.parametrize(("ttl_s", "expires_in_s"), [(0, MIN_TTL_S), (7, 7), (86_400, MAX_TTL_S)])
 async def test_ttls_are_clamped(make_resolver: MakeResolver, ttl_s: int, expires_in_s: float) -> None:
     async with serving(Nameserver({("db.example", A): [ipv4("db.example", 1, ttl_s)]})) as port:
-        resolution = await make_resolver(port).resolve("db.example", 80)
+        resolution = await make_resolver(port).resolve("db.example")
     assert resolution.expires_in_s == expires_in_s
 
 
@@ -168,14 +179,14 @@ async def test_an_alias_is_followed(make_resolver: MakeResolver) -> None:
         ("www.example", A): [alias("www.example", "a.example", 30), ipv4("a.example", 3, 90)],
     }
     async with serving(Nameserver(zone)) as port:
-        resolution = await make_resolver(port).resolve("www.example", 80)
+        resolution = await make_resolver(port).resolve("www.example")
     assert (resolution.addresses, resolution.expires_in_s) == (("127.0.0.3",), 30)
 
 
 async def test_a_truncated_reply_is_asked_for_over_tcp(make_resolver: MakeResolver) -> None:
     nameserver = Nameserver({("db.example", A): [ipv4("db.example", last) for last in range(1, 100)]})
     async with serving(nameserver) as port:
-        resolution = await make_resolver(port).resolve("db.example", 80)
+        resolution = await make_resolver(port).resolve("db.example")
     assert len(resolution.addresses) == 99
     assert (encode_name("db.example"), A, "tcp") in nameserver.asked
 
@@ -184,21 +195,21 @@ async def test_absence_is_an_error(make_resolver: MakeResolver) -> None:
     async with serving(Nameserver({("empty.example", CNAME): []})) as port:
         for name in ("nobody.example", "empty.example"):
             with pytest.raises(ResolveError, match="no such name"):
-                await make_resolver(port).resolve(name, 80)
+                await make_resolver(port).resolve(name)
 
 
 async def test_an_impossible_name_is_an_error(make_resolver: MakeResolver) -> None:
     with pytest.raises(ResolveError, match="no such name"):
-        await make_resolver().resolve("a..b", 80)
+        await make_resolver().resolve("a..b")
 
 
 async def test_short_names_are_searched(make_resolver: MakeResolver) -> None:
     nameserver = Nameserver({("db.two.example", A): [ipv4("db.two.example", 4)]})
     async with serving(nameserver) as port:
         resolver = make_resolver(port, conf="nameserver 127.0.0.1\nsearch one.example two.example")
-        assert (await resolver.resolve("db", 80)).addresses == ("127.0.0.4",)
+        assert (await resolver.resolve("db")).addresses == ("127.0.0.4",)
         with pytest.raises(ResolveError):
-            await resolver.resolve("db.", 80)
+            await resolver.resolve("db.")
     assert [name for name, kind, _ in nameserver.asked if kind == A] == [
         encode_name("db.one.example"),
         encode_name("db.two.example"),
@@ -210,7 +221,7 @@ async def test_forged_and_garbled_replies_are_passed_over(make_resolver: MakeRes
     nameserver = Nameserver({("db.example", A): [ipv4("db.example", 5)]})
     nameserver.spoil = lambda reply: [bytes((reply[0] ^ 1,)) + reply[1:], b"", reply[:20], reply]
     async with serving(nameserver) as port:
-        assert (await make_resolver(port).resolve("db.example", 80)).addresses == ("127.0.0.5",)
+        assert (await make_resolver(port).resolve("db.example")).addresses == ("127.0.0.5",)
 
 
 async def test_the_next_nameserver_is_asked_when_one_fails(
@@ -220,7 +231,7 @@ async def test_the_next_nameserver_is_asked_when_one_fails(
     broken.spoil = lambda reply: [reply[:3] + bytes((reply[3] & 0xF0 | 2,)) + reply[4:]]  # SERVFAIL
     conf = "nameserver 127.0.0.3\nnameserver 127.0.0.2\nnameserver 127.0.0.1"  # the first one refuses
     async with serving(sound, port=new_port()) as port, serving(broken, "127.0.0.2", port):
-        assert (await make_resolver(port, conf=conf).resolve("db.example", 80)).addresses == ("127.0.0.6",)
+        assert (await make_resolver(port, conf=conf).resolve("db.example")).addresses == ("127.0.0.6",)
     assert broken.asked
 
 
@@ -229,7 +240,7 @@ async def test_a_silent_nameserver_is_asked_again(make_resolver: MakeResolver) -
     nameserver.spoil = lambda reply: [reply] if len(nameserver.asked) > 2 else []
     async with serving(nameserver) as port:
         resolver = make_resolver(port, conf="nameserver 127.0.0.1\noptions timeout:1 attempts:3")
-        assert (await resolver.resolve("db.example", 80)).addresses == ("127.0.0.7",)
+        assert (await resolver.resolve("db.example")).addresses == ("127.0.0.7",)
 
 
 async def test_one_family_without_an_answer_does_not_spoil_the_other(make_resolver: MakeResolver) -> None:
@@ -237,7 +248,7 @@ async def test_one_family_without_an_answer_does_not_spoil_the_other(make_resolv
     refused = b"\x85"
     nameserver.spoil = lambda reply: [reply if reply[6:8] == b"\0\1" else reply[:3] + refused + reply[4:]]
     async with serving(nameserver) as port:
-        assert (await make_resolver(port).resolve("db.example", 80)).addresses == ("127.0.0.8",)
+        assert (await make_resolver(port).resolve("db.example")).addresses == ("127.0.0.8",)
 
 
 @pytest.mark.parametrize("conf", ["", "nameserver 127.0.0.1"])
@@ -248,12 +259,12 @@ async def test_the_system_is_asked_where_no_nameserver_answers(
     # What the system's own resolver knows differs between machines: the machine's own answer is the measure.
     host = socket.gethostname()
     try:
-        expected = {address[0] for *_, address in socket.getaddrinfo(host, 80, type=socket.SOCK_STREAM)}
+        expected = {address[0] for *_, address in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
     except OSError:
         with pytest.raises(ResolveError):
-            await resolver.resolve(host, 80)
+            await resolver.resolve(host)
         return
-    resolution = await resolver.resolve(host, 80)
+    resolution = await resolver.resolve(host)
     assert set(resolution.addresses) == expected
     assert resolution.expires_in_s == LOCAL_EXPIRY_S
 
