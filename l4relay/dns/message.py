@@ -29,7 +29,7 @@ class Reply(NamedTuple):
         code: The response code (RFC 1035 4.1.1).
         is_truncated: The answer did not fit and is left out.
         addresses: Those at the end of the chain of aliases that begins with the name asked for.
-        ttl_s: How long they hold.
+        ttl_s: How long they hold: the least of the answer's records, which are that chain.
     """
 
     code: int
@@ -55,7 +55,6 @@ _IN: Final = 1
 _IS_REPLY, _OPCODE, _TRUNCATED, _RECURSION_DESIRED = 0x8000, 0x7800, 0x0200, 0x0100
 _MAX_NAME_BYTES: Final = 255
 _MAX_LABEL_BYTES: Final = 63
-_MAX_TTL_S: Final = 2**32 - 1
 
 
 def encode_name(name: str) -> bytes:
@@ -104,14 +103,13 @@ def _decode_reply(message: bytes, query: bytes) -> Reply:
         return Reply(code, True, (), 0)
     records = _decode_records(message, position + _QUESTION_TAIL.size, answers)
 
-    aliases = {record.owner: record for record in records if record.kind == RecordType.CNAME}
-    ttls_s = [_MAX_TTL_S]
-    while alias := aliases.pop(name, None):  # each is taken once, so that a loop ends
-        name = alias.content
-        ttls_s.append(alias.ttl_s)
-    found = [record for record in records if record.owner == name and record.kind == kind]
-    addresses = dict.fromkeys(socket.inet_ntop(_FAMILIES[kind], record.content) for record in found)
-    return Reply(code, False, tuple(addresses), min(ttls_s + [record.ttl_s for record in found]))
+    aliases = {record.owner: record.content for record in records if record.kind == RecordType.CNAME}
+    while name in aliases:
+        name = aliases.pop(name)  # each is taken once, so that a loop ends
+    found = [record.content for record in records if record.owner == name and record.kind == kind]
+    addresses = dict.fromkeys(socket.inet_ntop(_FAMILIES[kind], packed) for packed in found)
+    ttl_s = min((record.ttl_s for record in records), default=0)
+    return Reply(code, False, tuple(addresses), ttl_s)
 
 
 def _decode_records(message: bytes, position: int, count: int) -> list[_Record]:
