@@ -11,6 +11,7 @@ import math
 import random
 import zlib
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, Final, Generic, Protocol, TypeVar
 
@@ -105,24 +106,6 @@ class LeastConnections(Generic[C]):
         return tied[0] if len(tied) == 1 else self._turns.choose(tuple(tied))
 
 
-class Random(Generic[C]):
-    """Chance, by weight.
-
-    Args:
-        rng: Where the chance comes from.
-
-    """
-
-    __slots__ = ("_random",)
-
-    def __init__(self, rng: random.Random) -> None:
-        self._random = rng.random
-
-    def choose(self, candidates: tuple[C, ...], key: str = "") -> C:
-        """Return any candidate."""
-        return _at(self._random() * _total_weight(candidates), candidates)
-
-
 class RandomOfTwo(Generic[C]):
     """The less loaded of two that chance names.
 
@@ -143,20 +126,21 @@ class RandomOfTwo(Generic[C]):
         """Return the one of two different candidates with the lower load for its weight."""
         if len(candidates) == 1:
             return candidates[0]
-        total = _total_weight(candidates)
-        first = _at(self._random() * total, candidates)
-        second = _at(self._random() * (total - first.weight), candidates, but=first)
+        total = total_weight(candidates)
+        first = at_point(self._random() * total, candidates)
+        second = at_point(self._random() * (total - first.weight), candidates, but=first)
         return second if second.active * first.weight < first.active * second.weight else first
 
 
-def _total_weight(candidates: Iterable[Candidate]) -> float:
+def total_weight(candidates: Iterable[Candidate]) -> float:
+    """Return the sum of the candidates' weights."""
     total = 0.0
     for candidate in candidates:
         total += candidate.weight
     return total
 
 
-def _at(point: float, candidates: tuple[C, ...], but: C | None = None) -> C:
+def at_point(point: float, candidates: tuple[C, ...], but: C | None = None) -> C:
     """Return the candidate under `point` when their weights are laid end to end, `but` left out."""
     last = candidates[0]
     for candidate in candidates:
@@ -182,12 +166,11 @@ class ConsistentHash(Generic[C]):
     endpoint, is paid once a key: answers are remembered for the tuple of candidates that they were made for.
     """
 
-    __slots__ = ("_candidates", "_remembered", "_scorers", "_seeds")
+    __slots__ = ("_candidates", "_remembered", "_scorers")
 
     def __init__(self) -> None:
         self._candidates: tuple[C, ...] = ()
         self._scorers: tuple[tuple[int, float, C], ...] = ()
-        self._seeds: dict[str, int] = {}
         self._remembered: dict[str, C] = {}
 
     def choose(self, candidates: tuple[C, ...], key: str = "") -> C:
@@ -202,11 +185,8 @@ class ConsistentHash(Generic[C]):
         return chosen
 
     def _adopt(self, candidates: tuple[C, ...]) -> None:
-        seeds = {
-            candidate.key: self._seeds.get(candidate.key) or _seed(candidate.key) for candidate in candidates
-        }
-        self._scorers = tuple((seeds[candidate.key], candidate.weight, candidate) for candidate in candidates)
-        self._candidates, self._seeds = candidates, seeds
+        self._candidates = candidates
+        self._scorers = tuple((_seed(each.key), each.weight, each) for each in candidates)
         self._remembered.clear()
 
     def _best(self, key: str) -> C:
@@ -226,6 +206,7 @@ class ConsistentHash(Generic[C]):
         return chosen
 
 
+@lru_cache(maxsize=_MAX_REMEMBERED)
 def _seed(key: str) -> int:
     return int.from_bytes(blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
 
@@ -239,13 +220,7 @@ POLICIES: Final[Mapping[str, Callable[[random.Random], Policy[Any]]]] = {
 """The relay's `balance` names and what makes each."""
 
 
-def eligible(
-    primaries: Iterable[C],
-    backups: Iterable[C] = (),
-    *,
-    is_usable: Callable[[C], bool],
-    panic: bool,
-) -> tuple[C, ...]:
+def eligible(primaries: Iterable[C], backups: Iterable[C], is_usable: Callable[[C], bool]) -> tuple[C, ...]:
     """Return who may be chosen now: the usable primaries, or the usable backups where there are none.
 
     A weight of 0 takes an endpoint out of the choice.
@@ -254,25 +229,9 @@ def eligible(
         primaries: The endpoints in ordinary use.
         backups: Those that stand by.
         is_usable: Whether an endpoint is neither down, ejected nor drained.
-        panic: What to do when nobody is usable. True: all primaries (all backups where there are no
-            primaries) are returned, since health may be mistaken and an attempt costs one connection; for a
-            relay, whose only other answer is to close. False: nobody is, and the caller answers for itself,
-            as the gateway does with a 503.
-
     """
-    tiers = [[endpoint for endpoint in tier if endpoint.weight > 0] for tier in (primaries, backups)]
-    for tier in tiers:
-        usable = tuple(endpoint for endpoint in tier if is_usable(endpoint))
+    for tier in (primaries, backups):
+        usable = tuple(each for each in tier if each.weight > 0 and is_usable(each))
         if usable:
             return usable
-    return tuple(tiers[0] or tiers[1]) if panic else ()
-
-
-def slow_start_factor(age_s: float, window_s: float, lowest: float = 0.1) -> float:
-    """Return what to multiply an endpoint's weight with, `age_s` after it came back: from `lowest` up to 1.
-
-    A `window_s` of 0 is no slow start.
-    """
-    if age_s >= window_s:
-        return 1.0
-    return max(lowest, age_s / window_s)
+    return ()

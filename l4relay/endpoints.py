@@ -16,12 +16,14 @@ from typing import Final
 from weakref import WeakValueDictionary
 
 from l4relay.addresses import Address, InetAddress, UnixAddress
-from l4relay.balance import POLICIES, Policy, eligible, slow_start_factor
+from l4relay.balance import POLICIES, Policy, eligible
 from l4relay.config.model import EndpointConfig, OutlierConfig
 
 SocketAddress = tuple[str, int] | tuple[str, int, int, int] | str
 
 _SLOW_START_STEPS: Final = 20
+_FIRST_SHARE: Final = 0.1
+"""What an endpoint that comes back has of its weight at first."""
 
 
 @dataclass(eq=False, slots=True, weakref_slot=True)
@@ -196,24 +198,25 @@ class Group:
                 endpoint.failures_in_row = 0
                 self._came_back(endpoint, now)
                 self._changed(endpoint)
-        if now >= self._next_step:
+        starting = [each for each in self.endpoints if each.back_since is not None]
+        if starting and now >= self._next_step:
             self._next_step = now + self._slow_start / _SLOW_START_STEPS
-            self._step_slow_starts(now)
+            for endpoint in starting:
+                self._step_slow_start(endpoint, now)
+            self._renew()
 
     def _came_back(self, endpoint: Endpoint, now: float) -> None:
-        if self._slow_start:
-            endpoint.back_since = now
-            endpoint.weight = endpoint.full_weight * slow_start_factor(0.0, self._slow_start)
+        endpoint.back_since = now
+        self._step_slow_start(endpoint, now)
 
-    def _step_slow_starts(self, now: float) -> None:
-        starting = [each for each in self.endpoints if each.back_since is not None]
-        for endpoint in starting:
-            factor = slow_start_factor(now - (endpoint.back_since or 0.0), self._slow_start)
-            endpoint.weight = endpoint.full_weight * factor
-            if factor == 1.0:
-                endpoint.back_since = None
-        if starting:
-            self._renew()
+    def _step_slow_start(self, endpoint: Endpoint, now: float) -> None:
+        assert endpoint.back_since is not None
+        age = now - endpoint.back_since
+        if age < self._slow_start:
+            endpoint.weight = endpoint.full_weight * max(_FIRST_SHARE, age / self._slow_start)
+        else:
+            endpoint.weight = float(endpoint.full_weight)
+            endpoint.back_since = None
 
     def _changed(self, endpoint: Endpoint) -> None:
         self._renew()
@@ -221,12 +224,11 @@ class Group:
 
     def _renew(self) -> None:
         """Make a new tuple of candidates: policies take that as the sign that something has changed."""
-        self._candidates = eligible(
-            [each for each in self.endpoints if not each.backup],
-            [each for each in self.endpoints if each.backup],
-            is_usable=lambda each: each.is_usable,
-            panic=True,
-        )
+        primaries = [each for each in self.endpoints if not each.backup]
+        backups = [each for each in self.endpoints if each.backup]
+        usable = eligible(primaries, backups, lambda each: each.is_usable)
+        # Health may be mistaken, and the only other answer of a relay would be to close.
+        self._candidates = usable or eligible(primaries, backups, lambda each: True)
 
 
 def _is_ip(host: str) -> bool:

@@ -251,8 +251,8 @@ def available(endpoints: Sequence[Endpoint]) -> tuple[Endpoint, ...]:
     """Return who may be chosen, as the module says."""
     primaries = [endpoint for endpoint in endpoints if not endpoint.is_backup]
     backups = [endpoint for endpoint in endpoints if endpoint.is_backup]
-    chosen = eligible(primaries, backups, is_usable=attrgetter("is_available"), panic=False)
-    return chosen or eligible(primaries, backups, is_usable=lambda endpoint: not endpoint.down, panic=False)
+    chosen = eligible(primaries, backups, attrgetter("is_available"))
+    return chosen or eligible(primaries, backups, lambda endpoint: not endpoint.down)
 
 
 def _health_checker(

@@ -11,11 +11,9 @@ from l4relay.balance import (
     ConsistentHash,
     LeastConnections,
     Policy,
-    Random,
     RandomOfTwo,
     SmoothRoundRobin,
     eligible,
-    slow_start_factor,
 )
 
 
@@ -105,26 +103,21 @@ class TestLeastConnections:
         assert max(loads) - min(loads) <= 1
 
 
-class TestRandom:
-    def test_chance_follows_weight(self) -> None:
-        policy: Random[Endpoint] = Random(random.Random(7))
-        counts = Counter(sequence(policy, endpoints(1, 3), 4000))
-        assert counts["b"] / 4000 == pytest.approx(0.75, abs=0.03)
-
-    def test_of_two_takes_the_less_loaded_one(self) -> None:
+class TestRandomOfTwo:
+    def test_it_takes_the_less_loaded_one(self) -> None:
         candidates = endpoints(1, 1)
         candidates[0].active = 1
         policy: RandomOfTwo[Endpoint] = RandomOfTwo(random.Random(7))
         assert set(sequence(policy, candidates, 50)) == {"b"}
 
-    def test_of_two_never_takes_the_most_loaded_one(self) -> None:
+    def test_it_never_takes_the_most_loaded_one(self) -> None:
         candidates = endpoints(1, 1, 1, 1)
         for load, candidate in enumerate(candidates):
             candidate.active = load
         policy: RandomOfTwo[Endpoint] = RandomOfTwo(random.Random(7))
         assert set(sequence(policy, candidates, 200)) == {"a", "b", "c"}
 
-    def test_of_two_follows_weight_under_load(self) -> None:
+    def test_it_follows_weight_under_load(self) -> None:
         candidates = endpoints(1, 4)
         policy: RandomOfTwo[Endpoint] = RandomOfTwo(random.Random(7))
         for _ in range(500):
@@ -194,27 +187,15 @@ def is_up(endpoint: Endpoint) -> bool:
 class TestEligible:
     def test_backups_stand_in_when_no_primary_is_usable(self) -> None:
         primaries, backups = endpoints(1, 1), endpoints(1)
-        assert eligible(primaries, backups, is_usable=is_up, panic=True) == primaries
+        assert eligible(primaries, backups, is_up) == primaries
         primaries[0].is_up = False
-        assert eligible(primaries, backups, is_usable=is_up, panic=True) == primaries[1:]
+        assert eligible(primaries, backups, is_up) == primaries[1:]
         primaries[1].is_up = False
-        assert eligible(primaries, backups, is_usable=is_up, panic=True) == backups
-
-    def test_when_nobody_is_usable_panic_tries_the_primaries(self) -> None:
-        primaries, backups = endpoints(1, 1), endpoints(1)
-        for endpoint in primaries + backups:
-            endpoint.is_up = False
-        assert eligible(primaries, backups, is_usable=is_up, panic=True) == primaries
-        assert eligible((), backups, is_usable=is_up, panic=True) == backups
-        assert eligible(primaries, backups, is_usable=is_up, panic=False) == ()
+        assert eligible(primaries, backups, is_up) == backups
+        backups[0].is_up = False
+        assert eligible(primaries, backups, is_up) == ()
 
     def test_a_weight_of_zero_takes_an_endpoint_out(self) -> None:
         primaries, backups = endpoints(0, 1), endpoints(1)
-        assert eligible(primaries, backups, is_usable=is_up, panic=True) == primaries[1:]
-        assert eligible(primaries[:1], backups, is_usable=is_up, panic=True) == backups
-
-
-def test_slow_start_rises_to_the_whole_weight() -> None:
-    assert slow_start_factor(0, 30) == 0.1
-    assert slow_start_factor(15, 30) == 0.5
-    assert slow_start_factor(30, 30) == slow_start_factor(99, 30) == slow_start_factor(0, 0) == 1
+        assert eligible(primaries, backups, is_up) == primaries[1:]
+        assert eligible(primaries[:1], backups, is_up) == backups

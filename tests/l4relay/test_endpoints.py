@@ -49,6 +49,16 @@ def test_backups_stand_by_until_all_others_are_down() -> None:
     assert shares(endpoints, 4) == {"1": 4}
 
 
+def test_when_nobody_is_well_all_but_the_backups_are_tried() -> None:
+    endpoints = group(at(1), at(2), at(3, backup=True))
+    for endpoint in endpoints.endpoints:
+        endpoints.checked(endpoint, is_well=False, needed=1, now=0.0)
+    assert shares(endpoints, 4) == {"1": 2, "2": 2}
+    only_a_backup = group(at(1, backup=True))
+    only_a_backup.checked(only_a_backup.endpoints[0], is_well=False, needed=1, now=0.0)
+    assert shares(only_a_backup, 4) == {"1": 4}
+
+
 def test_thresholds_want_answers_in_a_row() -> None:
     endpoints = group(at(1))
     [endpoint] = endpoints.endpoints

@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from gateway_app.upstream.balancing.ewma import PeakEwma
+from gateway_app.upstream.balancing.random import Random
 from gateway_app.upstream.balancing.round_robin import RoundRobin
-from l4relay.balance import ConsistentHash, LeastConnections, Random, RandomOfTwo
+from l4relay.balance import ConsistentHash, LeastConnections, RandomOfTwo
 
 if TYPE_CHECKING:
     import random
