@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import Final
 from weakref import WeakValueDictionary
 
-from l4relay.addresses import Address, InetAddress, UnixAddress
+from l4relay.addresses import Address, InetAddress, UnixAddress, ip_bytes
 from l4relay.balance import POLICIES, Policy, eligible
-from l4relay.config.model import EndpointConfig, OutlierConfig
+from l4relay.config.model import EndpointConfig, RelayConfig
 
 SocketAddress = tuple[str, int] | tuple[str, int, int, int] | str
 
@@ -69,80 +69,65 @@ class Endpoint:
         return "ejected" if self.ejected_until else "up"
 
 
-class Registry:
-    """Every endpoint by relay and address, so that a reload finds the ones that it had, with their health.
+Registry = WeakValueDictionary[tuple[str, str], Endpoint]
+"""Every endpoint by its list and address, so that a reload finds the ones that it had, with their health.
 
-    One that no group and no connection has any more is forgotten by itself.
-    """
-
-    def __init__(self) -> None:
-        self._endpoints: WeakValueDictionary[tuple[str, str], Endpoint] = WeakValueDictionary()
-
-    def find(self, relay: str, address: SocketAddress, family: socket.AddressFamily) -> Endpoint:
-        """Return a relay's endpoint at this address, the one that was there before if there was one."""
-        key = _in_words(address)
-        endpoint = self._endpoints.get((relay, key))
-        if endpoint is None:
-            endpoint = self._endpoints[relay, key] = Endpoint(key, family, address)
-        return endpoint
+One that no group and no connection has any more is forgotten by itself.
+"""
 
 
 class Group:
     """The endpoints of one list, and the choice between them.
 
     Args:
-        relay: The relay's name.
+        name: The list's name: the relay's, with the server name's pattern if there is one.
         configs: The list as the file has it.
-        outlier: When failures of live connections eject.
-        balance: The policy's name in `POLICIES`.
-        slow_start: Seconds in which a returning endpoint's weight grows to its own.
-        registry: Where endpoints come from.
-        on_change: Called with a line for the log when an endpoint's state changes.
+        relay: How the relay chooses, ejects and brings back.
+        registry: Where endpoints are found and kept.
+        on_change: Called when an endpoint's state changes.
+
+    Attributes:
+        endpoints: All of them now.
+        names: The entries whose host is a name, for a resolver.
+        resolved: Set when every name has been asked for once, with or without success.
 
     """
 
     def __init__(
         self,
-        relay: str,
+        name: str,
         configs: tuple[EndpointConfig, ...],
-        *,
-        balance: str,
-        slow_start: float,
-        outlier: OutlierConfig,
+        relay: RelayConfig,
         registry: Registry,
         on_change: Callable[[Endpoint], None],
     ) -> None:
-        self._relay = relay
+        self._name = name
         self._configs = configs
         self._registry = registry
-        self._slow_start = slow_start
-        self._outlier = outlier
+        self._slow_start = relay.slow_start
+        self._outlier = relay.outlier
         self._on_change = on_change
-        self._policy: Policy[Endpoint] = POLICIES[balance](random.Random())  # noqa: S311 - no secret
+        self._policy: Policy[Endpoint] = POLICIES[relay.balance](random.Random())  # noqa: S311 - no secret
         self._resolved: dict[EndpointConfig, list[Endpoint]] = {}
         self._candidates: tuple[Endpoint, ...] = ()
         self._next_step = 0.0
         self.endpoints: tuple[Endpoint, ...] = ()
+        self.names: list[tuple[EndpointConfig, InetAddress]] = []
         self.resolved = asyncio.Event()
-        """Set when every name has been asked for once, with or without success."""
         for config in configs:
-            if not isinstance(config.address, InetAddress) or _is_ip(config.address.host):
+            if isinstance(config.address, InetAddress) and ip_bytes(config.address.host) is None:
+                self.names.append((config, config.address))
+            else:
                 self.set_addresses(config, [config.address])
-
-    @property
-    def names(self) -> list[tuple[EndpointConfig, InetAddress]]:
-        """The entries whose host is a name, for a resolver."""
-        return [
-            (config, config.address)
-            for config in self._configs
-            if isinstance(config.address, InetAddress) and not _is_ip(config.address.host)
-        ]
 
     def set_addresses(self, config: EndpointConfig, addresses: Iterable[Address]) -> None:
         """Say what an entry stands for now; what it no longer stands for gets nothing new."""
         found = []
         for address in addresses:
-            endpoint = self._registry.find(self._relay, *_socket_address(address))
+            endpoint = self._registry.get((self._name, str(address))) or Endpoint(
+                str(address), *_socket_address(address)
+            )
+            self._registry[self._name, endpoint.key] = endpoint
             endpoint.backup = config.backup
             endpoint.full_weight = config.weight
             if endpoint.back_since is None:  # otherwise the next step of its slow start
@@ -231,19 +216,9 @@ class Group:
         self._candidates = usable or eligible(primaries, backups, lambda each: True)
 
 
-def _is_ip(host: str) -> bool:
-    return ":" in host or host.replace(".", "").isdigit()
-
-
-def _socket_address(address: Address) -> tuple[SocketAddress, socket.AddressFamily]:
+def _socket_address(address: Address) -> tuple[socket.AddressFamily, SocketAddress]:
     if isinstance(address, UnixAddress):
-        return address.path, socket.AF_UNIX
+        return socket.AF_UNIX, address.path
     if ":" in address.host:
-        return (address.host, address.port, 0, 0), socket.AF_INET6
-    return (address.host, address.port), socket.AF_INET
-
-
-def _in_words(address: SocketAddress) -> str:
-    if isinstance(address, str):
-        return f"unix:{address}"
-    return str(InetAddress(address[0], address[1]))
+        return socket.AF_INET6, (address.host, address.port, 0, 0)
+    return socket.AF_INET, (address.host, address.port)

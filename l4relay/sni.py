@@ -6,7 +6,6 @@ RFC 8446 5.1 (records) and 4.1.2 (ClientHello), which older versions of TLS shar
 
 import re
 from collections.abc import Callable
-from functools import partial
 from typing import Final
 
 from l4relay.config.model import RelayConfig
@@ -118,16 +117,11 @@ class Names:
     def __init__(
         self, config: RelayConfig, registry: Registry, on_change: Callable[[Endpoint], None]
     ) -> None:
-        group = partial(
-            Group,
-            balance=config.balance,
-            slow_start=config.slow_start,
-            outlier=config.outlier,
-            registry=registry,
-            on_change=on_change,
-        )
-        self.default = group(config.name, config.endpoints)
-        self._named = {pattern: group(f"{config.name}/{pattern}", each) for pattern, each in config.sni}
+        self.default = Group(config.name, config.endpoints, config, registry, on_change)
+        self._named = {
+            pattern: Group(f"{config.name}/{pattern}", endpoints, config, registry, on_change)
+            for pattern, endpoints in config.sni
+        }
         self.by_name = bool(self._named)
         self.groups = (self.default, *self._named.values())
 

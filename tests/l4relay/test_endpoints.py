@@ -11,20 +11,15 @@ import pytest
 
 from l4relay import health
 from l4relay.addresses import InetAddress
-from l4relay.config.model import EndpointConfig, OutlierConfig
+from l4relay.config.model import EndpointConfig, OutlierConfig, RelayConfig
 from l4relay.dns.resolve import Resolution, ResolveError
 from l4relay.endpoints import Group, Registry
 
 
-def group(*configs: EndpointConfig, **options: Any) -> Group:
-    defaults: dict[str, Any] = {
-        "balance": "round_robin",
-        "slow_start": 0.0,
-        "outlier": OutlierConfig(consecutive_failures=2, eject_for=10.0),
-        "registry": Registry(),
-        "on_change": lambda endpoint: None,
-    }
-    return Group("test", configs, **{**defaults, **options})
+def group(*configs: EndpointConfig, slow_start: float = 0.0) -> Group:
+    outlier = OutlierConfig(consecutive_failures=2, eject_for=10.0)
+    relay = RelayConfig("test", (), configs, slow_start=slow_start, outlier=outlier)
+    return Group("test", configs, relay, Registry(), lambda endpoint: None)
 
 
 def at(port: int, **options: Any) -> EndpointConfig:
