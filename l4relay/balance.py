@@ -17,19 +17,17 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 
 
 class Candidate(Protocol):
-    """An endpoint as a policy sees it."""
+    """An endpoint as a policy sees it.
 
-    @property
-    def key(self) -> str:
-        """A name that stays the same across reloads and processes, such as ``127.0.0.1:5432``."""
+    Attributes:
+        key: A name that stays the same across reloads and processes, such as ``127.0.0.1:5432``.
+        weight: The share of the traffic relative to the other candidates, above 0.
+        active: Connections or requests in flight.
+    """
 
-    @property
-    def weight(self) -> float:
-        """The share of the traffic relative to the other candidates, above 0."""
-
-    @property
-    def active(self) -> int:
-        """Connections or requests in flight."""
+    key: str
+    weight: float
+    active: int
 
 
 C = TypeVar("C", bound=Candidate)
@@ -110,11 +108,7 @@ class RandomOfTwo(Generic[C]):
     """The less loaded of two that chance names.
 
     Close to least connections, and several processes that do not know of each other do not all run to the
-    same endpoint.
-
-    Args:
-        rng: Where the chance comes from.
-
+    same endpoint. `rng` is where the chance comes from.
     """
 
     __slots__ = ("_random",)

@@ -124,10 +124,10 @@ class Group:
         """Say what an entry stands for now; what it no longer stands for gets nothing new."""
         found = []
         for address in addresses:
-            endpoint = self._registry.get((self._name, str(address))) or Endpoint(
-                str(address), *_socket_address(address)
-            )
-            self._registry[self._name, endpoint.key] = endpoint
+            key = self._name, str(address)
+            endpoint = self._registry.get(key)
+            if endpoint is None:
+                endpoint = self._registry[key] = Endpoint(str(address), *_socket_address(address))
             endpoint.backup = config.backup
             endpoint.full_weight = config.weight
             if endpoint.back_since is None:  # otherwise the next step of its slow start
