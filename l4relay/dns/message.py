@@ -49,7 +49,6 @@ class _Record(NamedTuple):
 
 _FAMILIES: Final = {RecordType.A: socket.AF_INET, RecordType.AAAA: socket.AF_INET6}
 _HEADER: Final = struct.Struct("!6H")
-_QUESTION_TAIL: Final = struct.Struct("!2H")
 _RECORD_TAIL: Final = struct.Struct("!2HIH")
 _IN: Final = 1
 _IS_REPLY, _OPCODE, _TRUNCATED, _RECURSION_DESIRED = 0x8000, 0x7800, 0x0200, 0x0100
@@ -73,9 +72,9 @@ def encode_name(name: str) -> bytes:
     return wire
 
 
-def encode_query(query_id: int, name: bytes, kind: int) -> bytes:
+def encode_query(query_id: int, name: bytes, kind: RecordType) -> bytes:
     """Return a query with recursion desired for a wire name."""
-    return _HEADER.pack(query_id, _RECURSION_DESIRED, 1, 0, 0, 0) + name + _QUESTION_TAIL.pack(kind, _IN)
+    return _HEADER.pack(query_id, _RECURSION_DESIRED, 1, 0, 0, 0) + name + struct.pack("!2H", kind, _IN)
 
 
 def decode_reply(message: bytes, query: bytes) -> Reply:
@@ -91,18 +90,16 @@ def decode_reply(message: bytes, query: bytes) -> Reply:
 
 
 def _decode_reply(message: bytes, query: bytes) -> Reply:
-    reply_id, flags, questions, answers, *_ = _HEADER.unpack_from(message)
-    name, position = _decode_name(message, _HEADER.size)
-    kind, record_class = _QUESTION_TAIL.unpack_from(message, position)
-    if flags & (_IS_REPLY | _OPCODE) != _IS_REPLY or questions != 1:
-        raise ValueError("it has the header of something else")
-    if encode_query(reply_id, name, kind) != query or record_class != _IN:
-        raise ValueError("it answers another query")
+    _, flags, questions, answers, *_ = _HEADER.unpack_from(message)
+    if message[:2] != query[:2] or flags & (_IS_REPLY | _OPCODE) != _IS_REPLY or questions != 1:
+        raise ValueError("its header does not fit")
+    if message[_HEADER.size : len(query)].lower() != query[_HEADER.size :]:
+        raise ValueError("its question is another")
     code = flags & 0xF
     if flags & _TRUNCATED:  # its records may be cut anywhere
         return Reply(code, True, (), 0)
-    records = _decode_records(message, position + _QUESTION_TAIL.size, answers)
-
+    records = _decode_records(message, len(query), answers)
+    name, kind = query[_HEADER.size : -4], RecordType(int.from_bytes(query[-4:-2], "big"))
     aliases = {record.owner: record.content for record in records if record.kind == RecordType.CNAME}
     while name in aliases:
         name = aliases.pop(name)  # each is taken once, so that a loop ends
