@@ -18,11 +18,11 @@ _MAX_SEARCH: Final = 6
 class ResolvConf:
     """What resolv.conf(5) says: each nameserver is tried `attempts` times, for `timeout_s` at most."""
 
-    nameservers: tuple[str, ...] = ()
-    search: tuple[str, ...] = ()
-    ndots: int = 1
-    timeout_s: float = 2.0
-    attempts: int = 2
+    nameservers: tuple[str, ...]
+    search: tuple[str, ...]
+    ndots: int
+    timeout_s: float
+    attempts: int
 
     def names_to_try(self, host: str) -> list[str]:
         """Return the absolute names that `host` may stand for, the likeliest first."""

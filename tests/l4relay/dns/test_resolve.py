@@ -278,7 +278,7 @@ def test_resolv_conf_is_read_as_the_system_does() -> None:
     assert conf == ResolvConf(
         ("192.0.2.1", "2001:db8::1", "192.0.2.2"), ("a.example", "b.example"), 2, timeout_s=30, attempts=1
     )
-    assert parse_resolv_conf("") == ResolvConf()
+    assert parse_resolv_conf("") == ResolvConf((), (), ndots=1, timeout_s=2, attempts=2)
     assert conf.names_to_try("x.y") == ["x.y.a.example", "x.y.b.example", "x.y"]
     assert conf.names_to_try("x.y.z") == ["x.y.z", "x.y.z.a.example", "x.y.z.b.example"]
     assert conf.names_to_try("x.") == ["x."]
