@@ -299,19 +299,19 @@ class Connection:
             return
         tried, preface = self._tried, self._preface
         log.write(
-            kind="tcp",
+            type="tcp",
             relay=self._relay.config.name,
             id=self._client.id,
             client=str(self._client),
             endpoint=self._endpoint.key if self._endpoint is not None else "",
             sent=sent,
             received=received,
-            duration_s=now - self._accepted_at,
-            end=reason,
+            duration_ms=round((now - self._accepted_at) * 1000, 1),
             connect_ms=round((self._connected_at - self._accepted_at) * 1000, 1)
             if self._connected_at
             else None,
             attempts=len(tried) if len(tried) != 1 else None,
             proxy=self._client.proxy or None,
             server_name=preface.server_name if preface is not None else None,
+            end=reason,
         )

@@ -302,16 +302,16 @@ class Session:
         if log.fd is None:
             return
         log.write(
-            kind="udp",
+            type="udp",
             relay=self._relay.config.name,
             id=self._id,
             client=str(InetAddress(self._source, self._client[1])),
             endpoint=self._endpoint.key if self._endpoint is not None else "",
             sent=self._sent_bytes,
             received=self._received_bytes,
-            duration_s=self._relay.engine.poller.now - self._opened_at,
-            end=reason,
+            duration_ms=round((self._relay.engine.poller.now - self._opened_at) * 1000, 1),
             datagrams_sent=self._sent,
             datagrams_received=self._received,
             attempts=len(self._tried) if len(self._tried) != 1 else None,
+            end=reason,
         )

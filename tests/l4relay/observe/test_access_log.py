@@ -16,14 +16,14 @@ def write_lines(fd: int, relay: str, count: int = LINES) -> AccessLog:
     log = AccessLog(fd)
     for number in range(count):
         log.write(
-            kind="tcp",
+            type="tcp",
             relay=relay,
             id=f"{number:x}",
             client="192.0.2.7:4711",
             endpoint="127.0.0.1:5432",
             sent=number,
             received=0,
-            duration_s=0.5,
+            duration_ms=500.0,
             end="client_closed",
         )
     return log
