@@ -9,14 +9,13 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 
 from l4relay.config.load import load
 from l4relay.config.model import Config
 from l4relay.config.table import ConfigError
-from l4relay.observe.admin import Collect, start_admin
-from l4relay.observe.status import Status, merge
+from l4relay.observe.status import Status, merge, start_admin
 from l4relay.shared_limits import SharedLimits, SharedTable
 from l4relay.supervisor import RELOAD, Supervisor, WorkerPlace
 from l4relay.worker import Stamp, Worker, stamp_of
@@ -64,7 +63,7 @@ async def _run_alone(path: Path, config: Config, stamp: Stamp | None) -> int:
     worker = Worker(path, config, stamp=stamp)
 
     async def collect() -> Status:
-        return merge([worker.status()])
+        return worker.status()
 
     async with _admin(config, collect):
         return await _run(worker)
@@ -131,7 +130,7 @@ def _on_signals(stop: Callable[[], None], reload: Callable[[], None]) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _admin(config: Config, collect: Collect) -> AsyncIterator[None]:
+async def _admin(config: Config, collect: Callable[[], Awaitable[Status]]) -> AsyncIterator[None]:
     """Serve the admin address while the relay runs, if there is to be one."""
     if config.process.admin is None:
         yield

@@ -146,10 +146,11 @@ class Worker:
 
     def status(self) -> dict[str, Any]:
         """Return what `admin` shows of this process; see `observe.status`."""
-        return {
-            "reloads": dict(self.reloads),
-            "relays": [relay_status(each) for each in self._relays_by_name().values()],
-        }
+        by_name: dict[str, list[Relay]] = {}
+        for relay in self._all_relays():  # each before those that it has replaced
+            by_name.setdefault(relay.config.name, []).append(relay)
+        relays = [relay_status(each) for each in by_name.values()]
+        return {"workers": 1, "reloads": dict(self.reloads), "relays": relays}
 
     # ------------------------------------------------------------------------------------------ reload
 
@@ -256,13 +257,6 @@ class Worker:
 
     def _all_relays(self) -> list[Relay]:
         return [*self.relays, *self._retiring]
-
-    def _relays_by_name(self) -> dict[str, list[Relay]]:
-        """Return the relays, each before those that it has replaced."""
-        by_name: dict[str, list[Relay]] = {}
-        for relay in self._all_relays():
-            by_name.setdefault(relay.config.name, []).append(relay)
-        return by_name
 
     async def _tick_forever(self) -> None:
         while True:

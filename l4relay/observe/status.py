@@ -1,24 +1,31 @@
-"""What the relay tells about itself: one JSON document, and the same as Prometheus metrics.
+"""What the relay tells about itself: a JSON document, the same as metrics for Prometheus, and their address.
 
 Each worker makes its part; `merge` adds the parts of several workers up, so that a reader sees one relay.
 """
 
-from collections.abc import Iterable, Sequence
+import asyncio
+import contextlib
+import json
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final
 
+from l4relay.addresses import Address, UnixAddress
 from l4relay.endpoints import Endpoint
 from l4relay.relay import Relay
 
 Status = dict[str, Any]
 
 _STATES: Final = ("up", "ejected", "down")
+_NOT_ADDED: Final = ("name", "transport", "address", "weight", "backup")
+_REQUEST_TIMEOUT_S: Final = 5.0
+_MAX_REQUEST_BYTES: Final = 8192
 
 
 def relay_status(relays: Sequence[Relay]) -> Status:
     """Return the counters and endpoints of a relay, given before those of its name that a reload replaced."""
     relay = relays[0]
     endpoints = [endpoint for each in relays for group in each.groups for endpoint in group.endpoints]
-    return {
+    status: Status = {
         "name": relay.config.name,
         "transport": relay.config.transport,
         "active": sum(each.active for each in relays),
@@ -27,9 +34,12 @@ def relay_status(relays: Sequence[Relay]) -> Status:
         "bytes_received": relay.counts.received,
         "refused": dict(relay.counts.refused),
         "ended": dict(relay.counts.ended),
-        # Lists and reloads share endpoints, each of which counts once.
-        "endpoints": _add_endpoints([], [_endpoint_status(each) for each in dict.fromkeys(endpoints)]),
+        "endpoints": [],
     }
+    # Reloads share endpoints, each of which counts once; two lists of `sni` may have one each at an address.
+    own = [_endpoint_status(each) for each in dict.fromkeys(endpoints)]
+    _add_entries(status["endpoints"], own, "address")
+    return status
 
 
 def _endpoint_status(endpoint: Endpoint) -> Status:
@@ -47,94 +57,112 @@ def _endpoint_status(endpoint: Endpoint) -> Status:
 def merge(parts: Iterable[Status]) -> Status:
     """Add up: numbers are summed, a relay or endpoint is found by its name, the worst state is shown."""
     merged: Status = {"workers": 0, "reloads": {}, "relays": []}
-    relays: dict[str, Status] = {}
     for part in parts:
-        merged["workers"] += 1
-        _add(merged["reloads"], part["reloads"])
-        for relay in part["relays"]:
-            known = relays.get(relay["name"])
-            if known is None:
-                relays[relay["name"]] = relay
-            else:
-                _add_relay(known, relay)
-    merged["relays"] = list(relays.values())
+        _add(merged, part)
     return merged
 
 
 def _add(to: Status, more: Status) -> None:
-    for key, number in more.items():
-        to[key] = to.get(key, 0) + number
+    for key, value in more.items():
+        if key == "state":
+            to[key] = max(to[key], value, key=_STATES.index)
+        elif isinstance(value, dict):
+            _add(to[key], value)
+        elif isinstance(value, list):
+            _add_entries(to[key], value, "name" if key == "relays" else "address")
+        elif key not in _NOT_ADDED:
+            to[key] = to.get(key, 0) + value
 
 
-def _add_relay(to: Status, more: Status) -> None:
-    for key in ("active", "accepted", "bytes_sent", "bytes_received"):
-        to[key] += more[key]
-    for key in ("refused", "ended"):
-        _add(to[key], more[key])
-    _add_endpoints(to["endpoints"], more["endpoints"])
-
-
-def _add_endpoints(to: list[Status], more: Iterable[Status]) -> list[Status]:
-    """Add up by address: a list of `sni` may have an address that another has, with a health of its own."""
-    known = {endpoint["address"]: endpoint for endpoint in to}
-    for endpoint in more:
-        same = known.setdefault(endpoint["address"], endpoint)
-        if same is endpoint:
-            to.append(endpoint)
-            continue
-        for key in ("active", "total", "failures"):
-            same[key] += endpoint[key]
-        same["state"] = max(same["state"], endpoint["state"], key=_STATES.index)
-    return to
+def _add_entries(to: list[Status], more: Iterable[Status], name: str) -> None:
+    known = {entry[name]: entry for entry in to}
+    for entry in more:
+        same = known.setdefault(entry[name], entry)
+        if same is entry:
+            to.append(entry)
+        else:
+            _add(same, entry)
 
 
 def render_metrics(status: Status) -> str:
     """Return the merged status in Prometheus' text format, version 0.0.4."""
-    families = _Families()
-    families.add("l4relay_workers", "gauge", "Processes that answered.", {}, status["workers"])
-    for outcome, count in status["reloads"].items():
-        families.add("l4relay_reloads_total", "counter", "Reloads.", {"outcome": outcome}, count)
-    for relay in status["relays"]:
-        _add_relay_metrics(families, relay)
-    return families.render()
+    families: dict[str, list[str]] = {}  # the format wants the samples of one together
 
-
-def _add_relay_metrics(families: "_Families", relay: Status) -> None:
-    labels = {"relay": relay["name"], "transport": relay["transport"]}
-    add = families.add
-    add("l4relay_active", "gauge", "Open connections or sessions.", labels, relay["active"])
-    add("l4relay_accepted_total", "counter", "Connections or sessions taken.", labels, relay["accepted"])
-    for direction, key in (("sent", "bytes_sent"), ("received", "bytes_received")):
-        add(
-            *("l4relay_bytes_total", "counter", "Bytes relayed to (sent) and from (received) endpoints."),
-            *({**labels, "direction": direction}, relay[key]),
-        )
-    for reason, count in relay["refused"].items():
-        add("l4relay_refused_total", "counter", "Refused clients.", {**labels, "reason": reason}, count)
-    for reason, count in relay["ended"].items():
-        add("l4relay_ended_total", "counter", "Ended ones, by reason.", {**labels, "reason": reason}, count)
-    for endpoint in relay["endpoints"]:
-        own = {**labels, "endpoint": endpoint["address"]}
-        add("l4relay_endpoint_up", "gauge", "1 when it is used.", own, int(endpoint["state"] == "up"))
-        add("l4relay_endpoint_active", "gauge", "Open ones on it.", own, endpoint["active"])
-        add("l4relay_endpoint_connections_total", "counter", "Made to it.", own, endpoint["total"])
-        add("l4relay_endpoint_failures_total", "counter", "Failed ones.", own, endpoint["failures"])
-
-
-class _Families:
-    """Samples by metric, as the format wants them together."""
-
-    def __init__(self) -> None:
-        self._lines: dict[str, list[str]] = {}
-
-    def add(self, name: str, kind: str, text: str, labels: dict[str, str], number: float) -> None:
-        lines = self._lines.setdefault(name, [f"# HELP {name} {text}", f"# TYPE {name} {kind}"])
+    def add(name: str, text: str, labels: dict[str, str], number: float) -> None:
+        kind = "counter" if name.endswith("_total") else "gauge"
+        head = f"# HELP l4relay_{name} {text}\n# TYPE l4relay_{name} {kind}\n"
         pairs = ",".join(f'{label}="{_escape(each)}"' for label, each in labels.items())
-        lines.append(f"{name}{{{pairs}}} {number}" if pairs else f"{name} {number}")
+        sample = f"l4relay_{name}{{{pairs}}} {number}\n" if pairs else f"l4relay_{name} {number}\n"
+        families.setdefault(name, [head]).append(sample)
 
-    def render(self) -> str:
-        return "".join(f"{line}\n" for lines in self._lines.values() for line in lines)
+    add("workers", "Processes that answered.", {}, status["workers"])
+    for outcome, count in status["reloads"].items():
+        add("reloads_total", "Reloads.", {"outcome": outcome}, count)
+    for relay in status["relays"]:
+        labels = {"relay": relay["name"], "transport": relay["transport"]}
+        add("active", "Open connections or sessions.", labels, relay["active"])
+        add("accepted_total", "Connections or sessions taken.", labels, relay["accepted"])
+        for direction in ("sent", "received"):
+            text = "Bytes relayed to (sent) and from (received) endpoints."
+            add("bytes_total", text, {**labels, "direction": direction}, relay[f"bytes_{direction}"])
+        for reason, count in relay["refused"].items():
+            add("refused_total", "Refused clients.", {**labels, "reason": reason}, count)
+        for reason, count in relay["ended"].items():
+            add("ended_total", "Ended ones, by reason.", {**labels, "reason": reason}, count)
+        for endpoint in relay["endpoints"]:
+            own = {**labels, "endpoint": endpoint["address"]}
+            add("endpoint_up", "1 when it is used.", own, int(endpoint["state"] == "up"))
+            add("endpoint_active", "Open ones on it.", own, endpoint["active"])
+            add("endpoint_connections_total", "Made to it.", own, endpoint["total"])
+            add("endpoint_failures_total", "Failed ones.", own, endpoint["failures"])
+    return "".join(line for lines in families.values() for line in lines)
 
 
 def _escape(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
+async def start_admin(address: Address, collect: Callable[[], Awaitable[Status]]) -> asyncio.Server:
+    """Serve ``GET /metrics`` and ``GET /status`` of what `collect` gathers at each request.
+
+    Raises:
+        OSError: the address is taken.
+
+    """
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(
+            OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError
+        ):
+            async with asyncio.timeout(_REQUEST_TIMEOUT_S):
+                request = await reader.readuntil(b"\r\n\r\n")
+                writer.write(await _answer(request, collect))
+                await writer.drain()
+        writer.close()
+
+    if isinstance(address, UnixAddress):
+        return await asyncio.start_unix_server(serve, address.path, limit=_MAX_REQUEST_BYTES)
+    return await asyncio.start_server(serve, address.host, address.port, limit=_MAX_REQUEST_BYTES)
+
+
+async def _answer(request: bytes, collect: Callable[[], Awaitable[Status]]) -> bytes:
+    method, _, rest = request.partition(b" ")
+    path = rest.partition(b" ")[0].partition(b"?")[0]
+    if method not in (b"GET", b"HEAD"):
+        return _response("405 Method Not Allowed", "text/plain", "only GET\n", with_body=True)
+    if path == b"/metrics":
+        body, kind = render_metrics(await collect()), "text/plain; version=0.0.4; charset=utf-8"
+    elif path == b"/status":
+        body, kind = json.dumps(await collect(), indent=2) + "\n", "application/json"
+    else:
+        return _response("404 Not Found", "text/plain", "/metrics or /status\n", with_body=True)
+    return _response("200 OK", kind, body, with_body=method == b"GET")
+
+
+def _response(status: str, kind: str, body: str, *, with_body: bool) -> bytes:
+    content = body.encode()
+    head = (
+        f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(content)}\r\n"
+        "Cache-Control: no-store\r\nConnection: close\r\n\r\n"
+    )
+    return head.encode() + (content if with_body else b"")
