@@ -146,23 +146,17 @@ async def start_admin(address: Address, collect: Callable[[], Awaitable[Status]]
 
 
 async def _answer(request: bytes, collect: Callable[[], Awaitable[Status]]) -> bytes:
-    method, _, rest = request.partition(b" ")
-    path = rest.partition(b" ")[0].partition(b"?")[0]
-    if method not in (b"GET", b"HEAD"):
-        return _response("405 Method Not Allowed", "text/plain", "only GET\n", with_body=True)
-    if path == b"/metrics":
-        body, kind = render_metrics(await collect()), "text/plain; version=0.0.4; charset=utf-8"
-    elif path == b"/status":
+    target, _, _ = request.partition(b" HTTP/")
+    status, kind = "200 OK", "text/plain; version=0.0.4; charset=utf-8"
+    if target.partition(b"?")[0] == b"GET /metrics":
+        body = render_metrics(await collect())
+    elif target.partition(b"?")[0] == b"GET /status":
         body, kind = json.dumps(await collect(), indent=2) + "\n", "application/json"
     else:
-        return _response("404 Not Found", "text/plain", "/metrics or /status\n", with_body=True)
-    return _response("200 OK", kind, body, with_body=method == b"GET")
-
-
-def _response(status: str, kind: str, body: str, *, with_body: bool) -> bytes:
+        status, body = "404 Not Found", "GET /metrics or /status\n"
     content = body.encode()
     head = (
         f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(content)}\r\n"
         "Cache-Control: no-store\r\nConnection: close\r\n\r\n"
     )
-    return head.encode() + (content if with_body else b"")
+    return head.encode() + content
