@@ -12,11 +12,11 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 
+from l4relay.admission import LimitTable
 from l4relay.config.load import load
 from l4relay.config.model import Config
 from l4relay.config.table import ConfigError
 from l4relay.observe.status import Status, merge, start_admin
-from l4relay.shared_limits import SharedLimits, SharedTable
 from l4relay.supervisor import RELOAD, Supervisor, WorkerPlace
 from l4relay.worker import Stamp, Worker, stamp_of
 
@@ -82,14 +82,8 @@ async def _run_supervisor(path: Path, config: Config) -> int:
 
 async def _run_worker(path: Path, config: Config, stamp: Stamp | None, place: WorkerPlace) -> int:
     """Run one of several, answering the supervisor."""
-    table = SharedTable(place.table_fd, place.workers, place.index)
-    worker = Worker(
-        path,
-        config,
-        index=place.index,
-        limits_for=lambda relay: SharedLimits(table, relay),
-        stamp=stamp,
-    )
+    limits = LimitTable(place.table_fd, place.workers, place.index)
+    worker = Worker(path, config, limits=limits, stamp=stamp)
     channel = socket.socket(fileno=place.channel_fd)
     reader, writer = await asyncio.open_connection(sock=channel)
 

@@ -1,12 +1,21 @@
 """Who may connect: source networks, and how many from where.
 
-`Limits` counts; it is one per relay and outlives reloads, as do the connections that it has counted. What the
-numbers are allowed to be is the configuration's, and given with each question.
+Connections are counted in a table, which several workers share under a lock that dies with its holder:
+
+    row    key │ full at │ one count for each worker
+
+A row is a relay's total, or one source of it; it is found by a hash of their names, and free again when all
+its counts are 0 and its bucket is full. Every bound is exact: a worker looks and counts in one go. Each
+worker writes its own counts only, so those of one that has died can be taken back. A relay without bounds
+counts nothing.
 """
 
-from collections import Counter
-from dataclasses import dataclass
-from typing import Final, Literal, Protocol
+import fcntl
+import mmap
+import os
+import time
+from hashlib import blake2b
+from typing import Final, Literal
 
 from l4relay.addresses import NetworkSet
 from l4relay.config.model import RelayConfig
@@ -14,119 +23,158 @@ from l4relay.config.quantities import Rate
 
 Refusal = Literal["denied", "max_connections", "max_connections_per_source", "max_rate_per_source"]
 
-_MAX_IDLE_BUCKETS: Final = 65_536
+_ROWS: Final = 1 << 16
+_PROBES: Final = 32
+_KEY_BYTES: Final = 8
+_NEVER: Final = (1 << 64) - 1
 
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """What a relay allows; 0 and None: no bound."""
+class LimitTable:
+    """The memory, as one process sees it; ``with`` keeps the other processes out.
 
-    total: int = 0
-    per_source: int = 0
-    rate: Rate | None = None
+    Args:
+        fd: From `share`, inherited by every worker; -1 is memory of this process alone, without a lock.
+        workers: How many there are.
+        index: Which of them this is.
+
+    """
+
+    def __init__(self, fd: int = -1, workers: int = 1, index: int = 0) -> None:
+        memory = memoryview(mmap.mmap(fd, _table_bytes(workers)))
+        self._keys = memory[: 8 * _ROWS].cast("Q")
+        self._full_at_ns = memory[8 * _ROWS : 16 * _ROWS].cast("Q")
+        self._counts = memory[16 * _ROWS :].cast("I")
+        self._fd = fd
+        self.workers = workers
+        self.index = index
+
+    def __enter__(self) -> "LimitTable":
+        if self._fd != -1:
+            fcntl.lockf(self._fd, fcntl.LOCK_EX)  # the kernel lets go for a process that dies (fcntl(2))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._fd != -1:
+            fcntl.lockf(self._fd, fcntl.LOCK_UN)
+
+    @staticmethod
+    def share(workers: int) -> int:
+        """Return the descriptor of an empty table; only the pages that are used take memory."""
+        fd = os.memfd_create("l4relay-limits")
+        os.ftruncate(fd, _table_bytes(workers))
+        return fd
+
+    def find(self, key: int, now: float) -> int | None:
+        """Return the row of a key, taking a free one for a new key; None when there is none."""
+        free = None
+        for place in range(key, key + _PROBES):
+            row = place % _ROWS
+            known = self._keys[row]
+            if known == key:
+                return row
+            if free is None and self._full_at_ns[row] <= now * 1e9 and not self.total(row):
+                free = row
+            if not known:
+                break  # rows are taken over, never emptied: nothing of this key is behind a new one
+        if free is not None:
+            self._keys[free] = key
+            self._full_at_ns[free] = 0
+        return free
+
+    def keep(self, row: int) -> None:
+        """Leave a row to its key for ever."""
+        self._full_at_ns[row] = _NEVER
+
+    def total(self, row: int) -> int:
+        """Return the count of all workers."""
+        first = row * self.workers
+        return self._counts[first] if self.workers == 1 else sum(self._counts[first : first + self.workers])
+
+    def add(self, row: int | None, change: int) -> None:
+        """Change this worker's count."""
+        if row is not None:
+            at = row * self.workers + self.index
+            self._counts[at] = max(0, self._counts[at] + change)
+
+    def take_token(self, row: int, rate: Rate, now: float) -> bool:
+        """Take one from the row's bucket, which fills up at the rate, if there is one.
+
+        The time when it is full says how much is missing (in ATM: the generic cell rate algorithm).
+        """
+        now_ns, period_ns = int(now * 1e9), int(rate.period_s * 1e9)
+        full_at_ns = max(self._full_at_ns[row], now_ns) + period_ns // rate.count
+        if full_at_ns > now_ns + period_ns:
+            return False
+        self._full_at_ns[row] = full_at_ns
+        return True
+
+    def forget_worker(self, index: int) -> None:
+        """Take back what a worker that has died had counted."""
+        with self:
+            for at in range(index, len(self._counts), self.workers):
+                if self._counts[at]:
+                    self._counts[at] = 0
 
 
-class Limits(Protocol):
-    """Counts a relay's connections, of this process or of all workers."""
-
-    def admit(self, source: str, bounds: Bounds, now: float) -> Refusal | None:
-        """Count a new connection in, or say which bound it would break."""
-
-    def release(self, source: str) -> None:
-        """Count one out that was admitted."""
+def _table_bytes(workers: int) -> int:
+    return _ROWS * (8 + 8 + 4 * workers)
 
 
 class Admission:
-    """A relay's rules for new connections and sessions."""
+    """A relay's rules for new connections and sessions.
 
-    def __init__(self, config: RelayConfig, limits: Limits) -> None:
+    What it has admitted it counts out by itself, so that a reload changes nothing for those that there are.
+    """
+
+    def __init__(self, config: RelayConfig, table: LimitTable) -> None:
         self._allow = NetworkSet(config.allow)
         self._deny = NetworkSet(config.deny)
-        self._limits = limits
-        self._bounds = Bounds(
-            config.max_connections, config.max_connections_per_source, config.max_rate_per_source
-        )
-        self.release = limits.release
+        self._relay = config.name
+        self._max = config.max_connections
+        self._max_per_source = config.max_connections_per_source
+        self._rate = config.max_rate_per_source
+        self._is_bounded = bool(self._max or self._max_per_source or self._rate)
+        self._table = table
+        self._total: int | None = None
+        if self._is_bounded:
+            with table:
+                self._total = table.find(self._key("\0"), time.monotonic())  # "" is a Unix socket's peer
+                if self._total is not None:
+                    table.keep(self._total)
 
     def admit(self, source: str, now: float) -> Refusal | None:
         """Count a connection from `source` in, or return why it is refused; denied before allowed.
 
         The peer of a Unix socket, whose source is "", is in no network: the file's permissions let it in.
+        A source for which the table has no room is bound by the total alone.
         """
         if self._deny and source in self._deny:
             return "denied"
         if self._allow and source and source not in self._allow:
             return "denied"
-        return self._limits.admit(source, self._bounds, now)
-
-
-class LocalLimits:
-    """The counts of one process."""
-
-    def __init__(self) -> None:
-        self._total = 0
-        self._by_source: Counter[str] = Counter()
-        self._buckets: dict[str, TokenBucket] = {}
-
-    def admit(self, source: str, bounds: Bounds, now: float) -> Refusal | None:
-        """Count a new connection in, or say which bound it would break."""
-        if bounds.total and self._total >= bounds.total:
-            return "max_connections"
-        count = self._by_source.get(source, 0)
-        if bounds.per_source and count >= bounds.per_source:
-            return "max_connections_per_source"
-        if bounds.rate is not None and not self._bucket(source, bounds.rate, now).take(bounds.rate, now):
-            return "max_rate_per_source"
-        self._total += 1
-        self._by_source[source] = count + 1
+        if not self._is_bounded:
+            return None
+        table, total = self._table, self._total
+        with table:
+            if self._max and total is not None and table.total(total) >= self._max:
+                return "max_connections"
+            row = table.find(self._key(source), now)
+            if row is not None:
+                if self._max_per_source and table.total(row) >= self._max_per_source:
+                    return "max_connections_per_source"
+                if self._rate is not None and not table.take_token(row, self._rate, now):
+                    return "max_rate_per_source"
+            table.add(total, 1)
+            table.add(row, 1)
         return None
 
     def release(self, source: str) -> None:
         """Count one out that was admitted."""
-        self._total -= 1
-        count = self._by_source[source] - 1
-        if count:
-            self._by_source[source] = count
-        else:
-            del self._by_source[source]
+        if self._is_bounded:
+            with self._table as table:
+                table.add(self._total, -1)
+                table.add(table.find(self._key(source), 0.0), -1)
 
-    def _bucket(self, source: str, rate: Rate, now: float) -> "TokenBucket":
-        bucket = self._buckets.get(source)
-        if bucket is None:
-            if len(self._buckets) >= _MAX_IDLE_BUCKETS:
-                self._forget_full(rate, now)
-            bucket = self._buckets[source] = TokenBucket(float(rate.count), now)
-        return bucket
-
-    def _forget_full(self, rate: Rate, now: float) -> None:
-        """Bound the memory: a full bucket says nothing; if too many are not, the oldest half goes."""
-        kept = {source: each for source, each in self._buckets.items() if each.level(rate, now) < rate.count}
-        if len(kept) >= _MAX_IDLE_BUCKETS:
-            kept = dict(list(kept.items())[len(kept) // 2 :])
-        self._buckets = kept
-
-
-@dataclass(slots=True)
-class TokenBucket:
-    """How many connections a source may still open; it fills up at the rate.
-
-    Attributes:
-        tokens: What was left at `since`.
-        since: Monotonic time of the last use.
-
-    """
-
-    tokens: float
-    since: float
-
-    def level(self, rate: Rate, now: float) -> float:
-        """Return what is in it now."""
-        return min(rate.count, self.tokens + (now - self.since) * rate.count / rate.period_s)
-
-    def take(self, rate: Rate, now: float) -> bool:
-        """Take one, if there is one."""
-        level = self.level(rate, now)
-        allowed = level >= 1.0
-        self.tokens = level - 1.0 if allowed else level
-        self.since = now
-        return allowed
+    def _key(self, source: str) -> int:
+        text = f"{self._relay}\0{source}".encode("utf-8", "surrogateescape")  # a path may have any bytes
+        return int.from_bytes(blake2b(text, digest_size=_KEY_BYTES).digest(), "big")

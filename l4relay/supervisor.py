@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from l4relay.admission import LimitTable
 from l4relay.observe.status import Status
-from l4relay.shared_limits import SharedTable
 
 ASK_STATUS: Final = b"status\n"
 RELOAD: Final = b"reload\n"
@@ -70,8 +70,8 @@ class Supervisor:
     def __init__(self, path: Path, count: int) -> None:
         self._path = path
         self._count = count
-        self._table_fd = SharedTable.create(count)
-        self._table = SharedTable(self._table_fd, count, 0)
+        self._table_fd = LimitTable.share(count)
+        self._table = LimitTable(self._table_fd, count)
         self._processes: dict[int, asyncio.subprocess.Process] = {}
         self._channels: dict[int, _Channel] = {}
         self._stopping = asyncio.Event()

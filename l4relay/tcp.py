@@ -15,17 +15,15 @@ import time
 from typing import Final
 
 from l4relay.addresses import NetworkSet
-from l4relay.admission import Limits
 from l4relay.client import Client
 from l4relay.config.model import RelayConfig
 from l4relay.endpoints import Endpoint, Group
-from l4relay.engine import Engine
 from l4relay.flow import Flow, abort_on_close
 from l4relay.listener import EXHAUSTED
 from l4relay.poller import ENDING
 from l4relay.preface import Preface
 from l4relay.proxy_protocol import ProxyProtocolError
-from l4relay.relay import Relay
+from l4relay.relay import Engine, Relay
 
 _READ_BYTES: Final = 16_384
 _SWEEPS_PER_IDLE_TIMEOUT: Final = 8
@@ -37,8 +35,8 @@ _LOCAL_FAULTS: Final = EXHAUSTED | {errno.EADDRNOTAVAIL}
 class TcpRelay(Relay):
     """One `[[relay]]` of TCP."""
 
-    def __init__(self, config: RelayConfig, engine: Engine, limits: Limits) -> None:
-        super().__init__(config, engine, limits)
+    def __init__(self, config: RelayConfig, engine: Engine) -> None:
+        super().__init__(config, engine)
         self.trusted = NetworkSet(config.trusted_proxies)
         self.starting: dict[Connection, float] = {}
         """Connections that are not relayed yet, and the monotonic time when they have to be further."""

@@ -15,14 +15,12 @@ from collections import OrderedDict
 from typing import Final
 
 from l4relay.addresses import InetAddress, ListenAddress
-from l4relay.admission import Limits
 from l4relay.config.model import RelayConfig
 from l4relay.datagrams import ClientAddress, DatagramSocket
 from l4relay.endpoints import Endpoint
-from l4relay.engine import Engine
 from l4relay.listener import EXHAUSTED, MAPPED_PREFIX
 from l4relay.poller import Poller
-from l4relay.relay import Relay
+from l4relay.relay import Engine, Relay
 
 _MAX_DATAGRAM: Final = 65_535
 _DATAGRAMS_A_TURN: Final = 64
@@ -40,14 +38,14 @@ _log = logging.getLogger(__name__)
 class UdpRelay(Relay):
     """One `[[relay]]` of UDP."""
 
-    def __init__(self, config: RelayConfig, engine: Engine, limits: Limits) -> None:
-        super().__init__(config, engine, limits)
+    def __init__(self, config: RelayConfig, engine: Engine) -> None:
+        super().__init__(config, engine)
         self.sessions: OrderedDict[Session, None] = OrderedDict()
         """The longest idle one first."""
         self.touch = self.sessions.move_to_end
         self.poller = engine.poller
         self.responses = config.responses
-        self._max_sessions = max(1, config.max_sessions // engine.workers)
+        self._max_sessions = max(1, config.max_sessions // engine.limits.workers)
         self._silent_until = 0.0
 
     @property

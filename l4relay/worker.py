@@ -11,24 +11,22 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, Final
 
 from l4relay.addresses import ListenAddress, UnixAddress
-from l4relay.admission import Limits, LocalLimits
+from l4relay.admission import LimitTable
 from l4relay.config.load import load
 from l4relay.config.model import Config, RelayConfig
 from l4relay.config.table import ConfigError
 from l4relay.dns.follow import LastAddresses, follow_names
 from l4relay.dns.resolve import Resolver
-from l4relay.engine import Engine
 from l4relay.health import watch_health
 from l4relay.listener import Listener, bind
 from l4relay.observe.access_log import AccessLog
 from l4relay.observe.status import relay_status
-from l4relay.poller import Poller
-from l4relay.relay import Relay
+from l4relay.relay import Engine, Relay
 from l4relay.tcp import TcpRelay
 from l4relay.udp import UdpListener, UdpRelay
 
@@ -46,8 +44,8 @@ class Worker:
     Args:
         path: The configuration, read again when it changes.
         config: What is in it now.
-        index: Which of `workers` this is; only the first listens on Unix sockets, which cannot be shared.
-        limits_for: Makes a relay's counts; of this process alone by default.
+        limits: Counts for the relays' bounds, shared by all workers. Only the first of them listens on Unix
+            sockets, which cannot be shared.
         log_fd: Where the access log goes.
         stamp: `stamp_of` the file from before `config` was read; None takes it as it is now.
 
@@ -58,16 +56,12 @@ class Worker:
         path: Path,
         config: Config,
         *,
-        index: int = 0,
-        limits_for: Callable[[str], Limits] = lambda relay: LocalLimits(),
+        limits: LimitTable | None = None,
         log_fd: int = 1,
         stamp: Stamp | None = None,
     ) -> None:
         self._path = path
         self._config = config
-        self._index = index
-        self._limits_for = limits_for
-        self._limits: dict[str, Limits] = {}
         self._last_addresses: LastAddresses = {}
         self._upkeep: list[asyncio.Task[None]] = []
         self._retiring: list[Relay] = []
@@ -77,7 +71,7 @@ class Worker:
         self._stopped = asyncio.Event()
         self._drained = asyncio.Event()
         log = AccessLog(log_fd if config.process.log == "json" else None)
-        self.engine = Engine(Poller(), log, workers=config.process.workers)
+        self.engine = Engine(log, limits or LimitTable())
         self.relays: tuple[Relay, ...] = ()
         self.listeners: dict[ListenAddress, Listener | UdpListener] = {}
         self.reloads: dict[str, int] = {"ok": 0, "failed": 0}
@@ -159,7 +153,9 @@ class Worker:
         mine = [(relay, self._listens(relay, listed)) for relay in config.relays]
         wanted = [listen for _, listens in mine for listen in listens]
         bound = self._bind_new(wanted)
-        relays = [self._make(relay) for relay, _ in mine]
+        relays = [
+            (UdpRelay if relay.transport == "udp" else TcpRelay)(relay, self.engine) for relay, _ in mine
+        ]
         upkeep = [task for relay in relays for task in self._start_upkeep(relay)]
         try:
             await self._first_resolution(relays)
@@ -182,7 +178,7 @@ class Worker:
 
     def _listens(self, relay: RelayConfig, listed: Collection[ListenAddress]) -> list[ListenAddress]:
         """Return where this worker listens for a relay; ``[::]`` is IPv4 as well, unless that is `listed`."""
-        is_first = self._index == 0
+        is_first = self.engine.limits.index == 0
         mine = [each for each in relay.listen if is_first or not isinstance(each.address, UnixAddress)]
         twins = [each.ipv4_twin for each in mine]
         return mine + [each for each in twins if each is not None and each not in listed]
@@ -192,7 +188,7 @@ class Worker:
     ) -> dict[ListenAddress, socket.socket]:
         """Bind what is neither listened on nor `known`: all of it, or nothing."""
         self._forget_closed(self.listeners.keys())
-        reuse_port = self.engine.workers > 1  # not the file's number, which a reload does not change
+        reuse_port = self.engine.limits.workers > 1  # not the file's number, which a reload does not change
         with contextlib.ExitStack() as undo:
             bound: dict[ListenAddress, socket.socket] = {}
             for listen in listens:
@@ -209,14 +205,6 @@ class Worker:
             for listen, listener in self.listeners.items()
             if (listener.is_open if isinstance(listener, UdpListener) else listen in wanted)
         }
-
-    def _make(self, config: RelayConfig) -> Relay:
-        limits = self._limits.get(config.name)
-        if limits is None:
-            limits = self._limits[config.name] = self._limits_for(config.name)
-        if config.transport == "udp":
-            return UdpRelay(config, self.engine, limits)
-        return TcpRelay(config, self.engine, limits)
 
     def _serve(self, listen: ListenAddress, relay: Relay, sock: Any) -> None:
         """Have a listener, bound just now or long ago, feed a relay."""
