@@ -2,22 +2,19 @@
 
 import argparse
 import asyncio
-import contextlib
-import json
 import logging
 import resource
 import signal
-import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from l4relay.admission import LimitTable
 from l4relay.config.load import load
 from l4relay.config.model import Config
 from l4relay.config.table import ConfigError
-from l4relay.observe.status import Status, merge, start_admin
-from l4relay.supervisor import RELOAD, Supervisor, WorkerPlace
+from l4relay.observe.status import Status, start_admin
+from l4relay.supervisor import Supervisor, obey
 from l4relay.worker import Stamp, Worker, stamp_of
 
 
@@ -32,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "file", type=Path, nargs="?", default=Path("routes.toml"), help="default: routes.toml"
     )
     parser.add_argument("--check", action="store_true", help="only say what is wrong with the file")
-    parser.add_argument("--worker", help=argparse.SUPPRESS)  # a supervisor's child
+    parser.add_argument("--worker", type=int, nargs=3, help=argparse.SUPPRESS)  # a supervisor's child
     options = parser.parse_args(arguments)
     stamp = stamp_of(options.file)  # before it is read: a change from then on is one
     try:
@@ -52,65 +49,49 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _raise_descriptor_limit()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         if options.worker is not None:
-            return runner.run(_run_worker(options.file, config, stamp, WorkerPlace.parse(options.worker)))
+            return runner.run(_run_worker(options.file, config, stamp, LimitTable(*options.worker)))
         if config.process.workers > 1:
             return runner.run(_run_supervisor(options.file, config))
         return runner.run(_run_alone(options.file, config, stamp))
 
 
 async def _run_alone(path: Path, config: Config, stamp: Stamp | None) -> int:
-    """Run the one process there is, admin address and all."""
+    """Run the one process there is."""
     worker = Worker(path, config, stamp=stamp)
 
-    async def collect() -> Status:
+    async def status() -> Status:
         return worker.status()
 
-    async with _admin(config, collect):
-        return await _run(worker)
+    _on_signals(worker.stop, worker.request_reload)
+    await _serve_admin(config, status)
+    return await _run(worker)
 
 
 async def _run_supervisor(path: Path, config: Config) -> int:
+    """Run the parent of several workers."""
     supervisor = Supervisor(path, config.process.workers)
-
-    async def collect() -> Status:
-        return merge(await supervisor.status())
-
-    _on_signals(supervisor.stop, supervisor.reload)
-    async with _admin(config, collect):
-        return await supervisor.run()
+    _on_signals(supervisor.stop, supervisor.request_reload)
+    await _serve_admin(config, supervisor.status)
+    return await supervisor.run()
 
 
-async def _run_worker(path: Path, config: Config, stamp: Stamp | None, place: WorkerPlace) -> int:
-    """Run one of several, answering the supervisor."""
-    limits = LimitTable(place.table_fd, place.workers, place.index)
+async def _run_worker(path: Path, config: Config, stamp: Stamp | None, limits: LimitTable) -> int:
+    """Run one of several, which obeys the supervisor alone: a signal to all would reach it twice."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     worker = Worker(path, config, limits=limits, stamp=stamp)
-    channel = socket.socket(fileno=place.channel_fd)
-    reader, writer = await asyncio.open_connection(sock=channel)
-
-    async def answer() -> None:
-        while line := await reader.readline():
-            if line == RELOAD:
-                worker.request_reload()
-                continue
-            writer.write(json.dumps(worker.status()).encode() + b"\n")
-            await writer.drain()
-        worker.stop()  # the supervisor has died
-
-    answering = asyncio.create_task(answer())
+    obeying = asyncio.create_task(obey(worker))
     try:
         return await _run(worker)
     finally:
-        answering.cancel()
-        writer.close()
+        obeying.cancel()
 
 
 async def _run(worker: Worker) -> int:
-    _on_signals(worker.stop, worker.request_reload)
     try:
         await worker.start()
     except OSError as error:
         logging.error("%s", error.strerror or error)
-        await worker.close()
         return 1
     await worker.run()
     return 0
@@ -123,23 +104,17 @@ def _on_signals(stop: Callable[[], None], reload: Callable[[], None]) -> None:
     loop.add_signal_handler(signal.SIGHUP, reload)
 
 
-@contextlib.asynccontextmanager
-async def _admin(config: Config, collect: Callable[[], Awaitable[Status]]) -> AsyncIterator[None]:
-    """Serve the admin address while the relay runs, if there is to be one."""
-    if config.process.admin is None:
-        yield
+async def _serve_admin(config: Config, status: Callable[[], Awaitable[Status]]) -> None:
+    """Serve the admin address for as long as the process runs, if there is to be one."""
+    address = config.process.admin
+    if address is None:
         return
     try:
-        server = await start_admin(config.process.admin, collect)
+        await start_admin(address, status)
     except OSError as error:
-        logging.error("no admin address: cannot listen on %s: %s", config.process.admin, error)
-        yield
-        return
-    logging.info("metrics and status are on %s", config.process.admin)
-    try:
-        yield
-    finally:
-        server.close()
+        logging.error("no admin address: cannot listen on %s: %s", address, error)
+    else:
+        logging.info("metrics and status are on %s", address)
 
 
 def _raise_descriptor_limit() -> None:

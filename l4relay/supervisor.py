@@ -1,61 +1,32 @@
 """Several workers: starting them, starting those again that die, and speaking for all of them.
 
-A worker is this program again, with three things inherited: a socket to be spoken to on, the table of shared
-limits, and which one it is. Workers bind the ports themselves (SO_REUSEPORT) and reload by themselves. A stop
-is passed on as the signal that it is; a reload over the socket, where it waits for a worker that is only
-starting and would be ended by the signal.
+A worker is this program again. It inherits the table of limits, and as its standard input a socket on which
+it is told what to do: in lines that wait there for one that is only starting. Workers bind the ports
+themselves (SO_REUSEPORT) and reload by themselves.
 """
 
 import asyncio
 import contextlib
 import json
 import logging
-import os
-import signal
 import socket
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from l4relay.admission import LimitTable
-from l4relay.observe.status import Status
+from l4relay.observe.status import Status, merge
+from l4relay.worker import Worker
 
-ASK_STATUS: Final = b"status\n"
-RELOAD: Final = b"reload\n"
-"""What is said to a worker."""
+_TELL_STATUS: Final = b"status\n"
+_RELOAD: Final = b"reload\n"
+_STOP: Final = b"stop\n"
 
 _CANNOT_START: Final = 1
 _RESTART_AFTER_S: Final = 1.0
 _STATUS_TIMEOUT_S: Final = 2.0
 _MAX_STATUS_BYTES: Final = 1 << 24
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerPlace:
-    """What a worker inherits.
-
-    Attributes:
-        index: Which of the workers it is, from 0.
-        workers: How many there are.
-        table_fd: The shared limits.
-        channel_fd: The socket that it is spoken to on.
-
-    """
-
-    index: int
-    workers: int
-    table_fd: int
-    channel_fd: int
-
-    def __str__(self) -> str:
-        return f"{self.index}:{self.workers}:{self.table_fd}:{self.channel_fd}"
-
-    @classmethod
-    def parse(cls, text: str) -> "WorkerPlace":
-        """Read what `str` has written."""
-        return cls(*map(int, text.split(":")))
 
 
 class Supervisor:
@@ -72,35 +43,35 @@ class Supervisor:
         self._count = count
         self._table_fd = LimitTable.share(count)
         self._table = LimitTable(self._table_fd, count)
-        self._processes: dict[int, asyncio.subprocess.Process] = {}
-        self._channels: dict[int, _Channel] = {}
+        self._channels: dict[int, tuple[asyncio.StreamReader, asyncio.StreamWriter]] = {}
         self._stopping = asyncio.Event()
+        self._asking = asyncio.Lock()
 
     async def run(self) -> int:
-        """Run until a signal has ended every worker; return the exit status."""
-        statuses = await asyncio.gather(*[self._keep_running(index) for index in range(self._count)])
-        os.close(self._table_fd)
-        return max(statuses)
+        """Run until `stop` has ended every worker; return the exit status."""
+        return max(await asyncio.gather(*[self._keep_running(index) for index in range(self._count)]))
 
     def stop(self) -> None:
         """Have the workers drain; called again, end."""
         self._stopping.set()
-        for process in self._processes.values():
-            with contextlib.suppress(ProcessLookupError):  # it has ended
-                process.terminate()
+        self._tell(_STOP)
 
-    def reload(self) -> None:
+    def request_reload(self) -> None:
         """Have the workers reload."""
-        for channel in self._channels.values():
-            channel.reload()
+        self._tell(_RELOAD)
 
-    async def status(self) -> list[Status]:
-        """Return the workers' parts; one that does not answer in time is left out."""
-        answers = await asyncio.gather(*[channel.ask() for channel in self._channels.values()])
-        return [answer for answer in answers if answer is not None]
+    async def status(self) -> Status:
+        """Return the sum of the workers' parts; one that does not answer in time is left out."""
+        async with self._asking:  # an answer does not say whose question it is for
+            answers = await asyncio.gather(*[_ask(*channel) for channel in self._channels.values()])
+        return merge([answer for answer in answers if answer is not None])
+
+    def _tell(self, what: bytes) -> None:
+        for _, writer in self._channels.values():
+            writer.write(what)
 
     async def _keep_running(self, index: int) -> int:
-        """Run one worker, again whenever it dies by itself; return its last exit status."""
+        """Run one worker, again whenever it dies by itself; return 0 if it has ended well, or 1."""
         is_first = True
         while True:
             status = await self._run_once(index)
@@ -108,7 +79,7 @@ class Supervisor:
             if is_first and status == _CANNOT_START:  # it has said why, and another time would be no better
                 self.stop()
             if self._stopping.is_set():
-                return 0 if status in (0, -signal.SIGTERM) else 1  # that signal while it was starting
+                return 0 if status == 0 else 1
             is_first = False
             _log.error("worker %d has ended with status %d, and starts again", index, status)
             with contextlib.suppress(TimeoutError):
@@ -116,48 +87,47 @@ class Supervisor:
 
     async def _run_once(self, index: int) -> int:
         ours, theirs = socket.socketpair()
-        place = WorkerPlace(index, self._count, self._table_fd, theirs.fileno())
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "l4relay", str(self._path), "--worker", str(place)),
-            pass_fds=(self._table_fd, theirs.fileno()),
-            start_new_session=True,  # a terminal's Ctrl-C comes to the supervisor alone, who passes it on
-        )
-        theirs.close()
-        self._processes[index] = process
-        if self._stopping.is_set():  # a signal while it was started
-            process.terminate()
-        channel = self._channels[index] = _Channel(
-            *await asyncio.open_connection(sock=ours, limit=_MAX_STATUS_BYTES)
-        )
+        reader, writer = await asyncio.open_connection(sock=ours, limit=_MAX_STATUS_BYTES)
+        self._channels[index] = reader, writer
+        if self._stopping.is_set():  # since before there was the channel
+            writer.write(_STOP)
+        with theirs:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "l4relay", str(self._path)),
+                *("--worker", str(self._table_fd), str(self._count), str(index)),
+                stdin=theirs.fileno(),
+                pass_fds=(self._table_fd,),
+                start_new_session=True,  # a terminal's Ctrl-C comes to the supervisor alone, who passes it on
+            )
         try:
             return await process.wait()
         finally:
-            del self._channels[index], self._processes[index]
-            channel.close()
+            del self._channels[index]
+            writer.close()
 
 
-class _Channel:
-    """A worker's socket: a line asks for its status, a line of JSON answers; another has it reload."""
+async def _ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Status | None:
+    try:
+        async with asyncio.timeout(_STATUS_TIMEOUT_S):
+            writer.write(_TELL_STATUS)
+            answer: Status = json.loads(await reader.readline())
+            return answer
+    except (OSError, TimeoutError, ValueError):
+        return None
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
-        self._turn = asyncio.Lock()
 
-    async def ask(self) -> Status | None:
-        """Return the worker's status, None if it does not answer in time."""
-        try:
-            async with asyncio.timeout(_STATUS_TIMEOUT_S), self._turn:
-                self._writer.write(ASK_STATUS)
-                answer: Status = json.loads(await self._reader.readline())
-                return answer
-        except (OSError, TimeoutError, ValueError):
-            return None
-
-    def reload(self) -> None:
-        """Have the worker reload, as soon as it listens to us."""
-        self._writer.write(RELOAD)
-
-    def close(self) -> None:
-        """Close the socket."""
-        self._writer.close()
+async def obey(worker: Worker) -> None:
+    """Do what the supervisor says, in one of its workers, until it stops or dies."""
+    reader, writer = await asyncio.open_connection(sock=socket.socket(fileno=0))
+    try:
+        while line := await reader.readline():
+            if line == _TELL_STATUS:
+                writer.write(json.dumps(worker.status()).encode() + b"\n")
+                await writer.drain()
+            elif line == _RELOAD:
+                worker.request_reload()
+            else:
+                worker.stop()
+    finally:
+        worker.stop()  # without a supervisor nobody would
+        writer.close()

@@ -290,6 +290,43 @@ async def test_workers_share_port_limits_and_status(
     assert await command.wait() == 0
 
 
+async def test_a_signal_to_all_processes_drains_and_does_not_end(
+    tmp_path: Path, start: Start, start_server: Any, free_port: int, until: Any
+) -> None:
+    """What a service manager sends to everybody would come to a worker twice, from it and the supervisor."""
+    path = tmp_path / "routes.toml"
+    write_config(path, await start_server(), free_port, process="workers = 2")
+    command = await start(path, says="listens on")
+    await until(lambda: command.said.count("listens on") == 2)
+    reader, writer = await converse(free_port)
+    for worker in re.findall(r"l4relay\[(\d+)\] INFO: relay test", command.said):
+        os.kill(int(worker), signal.SIGTERM)
+    command.process.send_signal(signal.SIGTERM)
+    await until(lambda: "draining 1" in command.said)
+    writer.write(b"still here")
+    assert await reader.readexactly(10) == b"still here"
+    writer.close()
+    assert await command.wait() == 0
+    assert [line["end"] for line in command.lines] == ["client_closed"]
+
+
+async def test_workers_drain_when_the_supervisor_is_killed(
+    tmp_path: Path, start: Start, start_server: Any, free_port: int, until: Any
+) -> None:
+    path = tmp_path / "routes.toml"
+    write_config(path, await start_server(), free_port, process="workers = 2")
+    command = await start(path, says="listens on")
+    await until(lambda: command.said.count("listens on") == 2)
+    reader, writer = await converse(free_port)
+    command.process.kill()
+    await until(lambda: "draining 1" in command.said)
+    writer.write(b"still here")
+    assert await reader.readexactly(10) == b"still here"
+    writer.close()
+    await command.wait()  # until nobody has its output any more
+    assert [line["end"] for line in command.lines] == ["client_closed"]
+
+
 async def test_workers_of_a_file_that_names_another_number_go_on_sharing(
     tmp_path: Path, start: Start, start_server: Any, free_ports: list[int], until: Any
 ) -> None:
