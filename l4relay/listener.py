@@ -97,6 +97,9 @@ class Listener:
         sock: From `bind`; closed by `retire`.
         accepted: Who takes the connections; may be replaced at any time.
 
+    Attributes:
+        is_open: Whether it has not been retired.
+
     """
 
     def __init__(
@@ -107,6 +110,7 @@ class Listener:
         self._resume_handle: asyncio.TimerHandle | None = None
         self.listen = listen
         self.accepted = accepted
+        self.is_open = True
         poller.watch_level(sock, self._on_ready)
 
     def __str__(self) -> str:
@@ -120,6 +124,7 @@ class Listener:
             self._on_ready(0)
         if self._resume_handle is not None:
             self._resume_handle.cancel()
+        self.is_open = False
         self._poller.close(self._sock)
         if isinstance(self.listen.address, UnixAddress):
             Path(self.listen.address.path).unlink(missing_ok=True)

@@ -11,14 +11,14 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Awaitable, Coroutine, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
 from l4relay.addresses import ListenAddress, UnixAddress
 from l4relay.admission import LimitTable
 from l4relay.config.load import load
-from l4relay.config.model import Config, RelayConfig
+from l4relay.config.model import Config
 from l4relay.config.table import ConfigError
 from l4relay.dns.follow import LastAddresses, follow_names
 from l4relay.dns.resolve import Resolver
@@ -149,17 +149,19 @@ class Worker:
     # ------------------------------------------------------------------------------------------ reload
 
     async def _apply(self, config: Config) -> None:
-        listed = {listen for relay in config.relays for listen in relay.listen}
-        mine = [(relay, self._listens(relay, listed)) for relay in config.relays]
-        wanted = [listen for _, listens in mine for listen in listens]
-        bound = self._bind_new(wanted)
-        relays = [
-            (UdpRelay if relay.transport == "udp" else TcpRelay)(relay, self.engine) for relay, _ in mine
-        ]
-        upkeep = [task for relay in relays for task in self._start_upkeep(relay)]
+        wanted = self._wanted(config)
+        bound: dict[ListenAddress, socket.socket] = {}
+        upkeep: list[asyncio.Task[None]] = []
         try:
-            await self._first_resolution(relays)
-            bound |= self._bind_new(wanted, bound)  # a UDP listener may have closed with its last session
+            self._bind_missing(wanted, bound)
+            relays = {
+                each.name: (UdpRelay if each.transport == "udp" else TcpRelay)(each, self.engine)
+                for each in config.relays
+            }
+            upkeep = [asyncio.create_task(task) for each in relays.values() for task in self._upkeep_of(each)]
+            resolved = [group.resolved.wait() for each in relays.values() for group in each.groups]
+            await _wait(asyncio.gather(*resolved), _FIRST_RESOLUTION_S)  # the others need not wait for ever
+            self._bind_missing(wanted, bound)  # a UDP listener may have closed with its last session
         except BaseException:
             await _cancel(upkeep)
             for sock in bound.values():
@@ -167,79 +169,64 @@ class Worker:
             raise
         old_upkeep, self._upkeep = self._upkeep, upkeep
         self._retiring += [relay for relay in self.relays if relay.active]
-        self.relays = tuple(relays)
-        for relay, (_, listens) in zip(relays, mine, strict=True):
-            for listen in listens:
-                self._serve(listen, relay, bound.get(listen))
-        for listen in [each for each in self.listeners if each not in wanted]:
+        self.relays = tuple(relays.values())
+        for listen, name in wanted.items():
+            self._serve(listen, relays[name], bound.get(listen))
+        for listen in self.listeners.keys() - wanted.keys():
             self.listeners[listen].retire()
-        self._forget_closed(wanted)
+        self._forget_closed()
         await _cancel(old_upkeep)
 
-    def _listens(self, relay: RelayConfig, listed: Collection[ListenAddress]) -> list[ListenAddress]:
-        """Return where this worker listens for a relay; ``[::]`` is IPv4 as well, unless that is `listed`."""
+    def _wanted(self, config: Config) -> dict[ListenAddress, str]:
+        """Return where this worker listens, and for which relay.
+
+        ``[::]`` is IPv4 as well, unless that is listed. Unix sockets are the first worker's.
+        """
         is_first = self.engine.limits.index == 0
-        mine = [each for each in relay.listen if is_first or not isinstance(each.address, UnixAddress)]
-        twins = [each.ipv4_twin for each in mine]
-        return mine + [each for each in twins if each is not None and each not in listed]
-
-    def _bind_new(
-        self, listens: list[ListenAddress], known: Collection[ListenAddress] = ()
-    ) -> dict[ListenAddress, socket.socket]:
-        """Bind what is neither listened on nor `known`: all of it, or nothing."""
-        self._forget_closed(self.listeners.keys())
-        reuse_port = self.engine.limits.workers > 1  # not the file's number, which a reload does not change
-        with contextlib.ExitStack() as undo:
-            bound: dict[ListenAddress, socket.socket] = {}
-            for listen in listens:
-                if listen not in self.listeners and listen not in known:
-                    bound[listen] = bind(listen, reuse_port=reuse_port)
-                    undo.callback(bound[listen].close)
-            undo.pop_all()
-        return bound
-
-    def _forget_closed(self, wanted: Collection[ListenAddress]) -> None:
-        """Forget the listeners that are not wanted; one of UDP not before its last session has ended."""
-        self.listeners = {
-            listen: listener
-            for listen, listener in self.listeners.items()
-            if (listener.is_open if isinstance(listener, UdpListener) else listen in wanted)
+        listed = {listen: relay.name for relay in config.relays for listen in relay.listen}
+        twins = {listen.ipv4_twin: name for listen, name in listed.items()}
+        return {
+            listen: name
+            for listen, name in (twins | listed).items()
+            if listen is not None and (is_first or not isinstance(listen.address, UnixAddress))
         }
+
+    def _bind_missing(
+        self, wanted: Iterable[ListenAddress], bound: dict[ListenAddress, socket.socket]
+    ) -> None:
+        """Bind what is neither listened on nor `bound`."""
+        self._forget_closed()
+        reuse_port = self.engine.limits.workers > 1  # not the file's number, which a reload does not change
+        for listen in wanted:
+            if listen not in self.listeners and listen not in bound:
+                bound[listen] = bind(listen, reuse_port=reuse_port)
+
+    def _forget_closed(self) -> None:
+        """Forget the listeners that have closed; retired ones of UDP do with their last session."""
+        self.listeners = {listen: each for listen, each in self.listeners.items() if each.is_open}
 
     def _serve(self, listen: ListenAddress, relay: Relay, sock: Any) -> None:
         """Have a listener, bound just now or long ago, feed a relay."""
-        listener = self.listeners.get(listen)
-        if listener is None:
-            if isinstance(relay, TcpRelay):
-                listener = Listener(self.engine.poller, listen, sock, relay.accept)
-            else:
-                assert isinstance(relay, UdpRelay)
-                listener = UdpListener(self.engine.poller, listen, sock, relay)
-            self.listeners[listen] = listener
-            _log.info("relay %s listens on %s", relay.config.name, listener)
-        elif isinstance(listener, Listener) and isinstance(relay, TcpRelay):
-            listener.accepted = relay.accept
-        elif isinstance(listener, UdpListener) and isinstance(relay, UdpRelay):
-            listener.relay = relay
+        poller = self.engine.poller
+        match relay, self.listeners.get(listen):
+            case TcpRelay() as tcp, Listener() as listener:
+                listener.accepted = tcp.accept
+            case UdpRelay() as udp, UdpListener() as listener:
+                listener.relay = udp
+            case TcpRelay() as tcp, _:
+                self.listeners[listen] = Listener(poller, listen, sock, tcp.accept)
+            case UdpRelay() as udp, _:
+                self.listeners[listen] = UdpListener(poller, listen, sock, udp)
+        if sock is not None:
+            _log.info("relay %s listens on %s", relay.config.name, self.listeners[listen])
 
-    def _start_upkeep(self, relay: Relay) -> list[asyncio.Task[None]]:
-        tasks = []
+    def _upkeep_of(self, relay: Relay) -> Iterator[Coroutine[None, None, None]]:
         resolver = Resolver()
         for group in relay.groups:
-            tasks += [
-                asyncio.create_task(follow_names(group, *each, resolver, self._last_addresses))
-                for each in group.names
-            ]
+            for config, address in group.names:
+                yield follow_names(group, config, address, resolver, self._last_addresses)
             if relay.config.health is not None:
-                tasks.append(asyncio.create_task(watch_health(group, relay.config)))
-        return tasks
-
-    async def _first_resolution(self, relays: Iterable[Relay]) -> None:
-        """Wait until every name has its addresses, but not for ever: the others can be relayed meanwhile."""
-        waiting = [group.resolved.wait() for relay in relays for group in relay.groups]
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_FIRST_RESOLUTION_S):
-                await asyncio.gather(*waiting)
+                yield watch_health(group, relay.config)
 
     # ------------------------------------------------------------------------------------- time, the end
 
@@ -257,7 +244,7 @@ class Worker:
 
     async def _watch_file(self) -> None:
         while True:
-            await _wait(self._reload_wanted, _FILE_POLL_S)
+            await _wait(self._reload_wanted.wait(), _FILE_POLL_S)
             if self._reload_wanted.is_set() or stamp_of(self._path) != self._stamp:
                 self._reload_wanted.clear()
                 await self.reload()
@@ -268,21 +255,21 @@ class Worker:
         self.listeners.clear()
 
     async def _drain(self) -> None:
-        active = sum(relay.active for relay in self._all_relays())
-        if active:
-            _log.info("draining %d connections for at most %g s", active, self._config.process.drain)
-        deadline = time.monotonic() + self._config.process.drain
-        while any(relay.active for relay in self._all_relays()) and time.monotonic() < deadline:
-            await _wait(self._drained, _TICK_S)
-            if self._drained.is_set():
+        drain = self._config.process.drain
+        deadline = time.monotonic() + drain
+        if active := sum(relay.active for relay in self._all_relays()):
+            _log.info("draining %d connections for at most %g s", active, drain)
+        while any(relay.active for relay in self._all_relays()):
+            if self._drained.is_set() or time.monotonic() >= deadline:
                 return
+            await _wait(self._drained.wait(), _TICK_S)
 
 
-async def _wait(event: asyncio.Event, seconds: float) -> None:
-    """Wait for an event, or until the time is over."""
+async def _wait(what: Awaitable[object], seconds: float) -> None:
+    """Wait for something, or until the time is over."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
-            await event.wait()
+            await what
 
 
 async def _cancel(tasks: list[asyncio.Task[None]]) -> None:

@@ -9,6 +9,8 @@ from typing import Any, cast
 
 import pytest
 
+from l4relay.dns.resolve import Resolution
+
 Answer = Callable[[bytes], list[bytes]]
 StartEcho = Callable[..., Awaitable["Echo"]]
 
@@ -246,14 +248,16 @@ async def test_a_listener_whose_last_session_ends_during_the_reload_that_puts_it
         relay.path.write_text(tables[1])
         assert await relay.worker.reload()
 
-        async def end_sessions(relays: object) -> None:
-            """What may happen while names are resolved."""
-            for retiring in relay.worker._retiring:
-                retiring.close_all("idle_timeout")
-            await asyncio.sleep(0)  # sockets are closed in the loop's next turn
+        class Nameserver:
+            async def resolve(self, host: str, port: int) -> Resolution:
+                """Have happen what may while names are resolved."""
+                for retiring in relay.worker._retiring:
+                    retiring.close_all("idle_timeout")
+                await asyncio.sleep(0)  # sockets are closed in the loop's next turn
+                return Resolution(("127.0.0.1",), 60.0)
 
-        monkeypatch.setattr(relay.worker, "_first_resolution", end_sessions)
-        relay.path.write_text("".join(tables))
+        monkeypatch.setattr("l4relay.worker.Resolver", Nameserver)
+        relay.path.write_text("".join(tables).replace('["127.0.0.1:', '["service.example:'))
         assert await relay.worker.reload()
         assert await client.ask(b"2") == b"2"
 
