@@ -33,36 +33,36 @@ class LimitTable:
     """The memory, as one process sees it; ``with`` keeps the other processes out.
 
     Args:
-        fd: From `share`, inherited by every worker; -1 is memory of this process alone, without a lock.
-        workers: How many there are.
+        workers: How many there are; one alone needs no lock.
         index: Which of them this is.
+        fd: The memory where it is inherited; -1 makes it.
+
+    Attributes:
+        fd: The memory, for workers to inherit; -1 where there is one alone.
 
     """
 
-    def __init__(self, fd: int = -1, workers: int = 1, index: int = 0) -> None:
-        memory = memoryview(mmap.mmap(fd, _table_bytes(workers)))
+    def __init__(self, workers: int = 1, index: int = 0, fd: int = -1) -> None:
+        self.workers = workers
+        self.index = index
+        size = _ROWS * (8 + 8 + 4 * workers)
+        if fd == -1 and workers > 1:
+            fd = os.memfd_create("l4relay-limits")
+            os.ftruncate(fd, size)
+        self.fd = fd
+        memory = memoryview(mmap.mmap(fd, size))  # only the pages that are used take any
         self._keys = memory[: 8 * _ROWS].cast("Q")
         self._full_at_ns = memory[8 * _ROWS : 16 * _ROWS].cast("Q")
         self._counts = memory[16 * _ROWS :].cast("I")
-        self._fd = fd
-        self.workers = workers
-        self.index = index
 
     def __enter__(self) -> "LimitTable":
-        if self._fd != -1:
-            fcntl.lockf(self._fd, fcntl.LOCK_EX)  # the kernel lets go for a process that dies (fcntl(2))
+        if self.fd != -1:
+            fcntl.lockf(self.fd, fcntl.LOCK_EX)  # the kernel lets go for a process that dies (fcntl(2))
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._fd != -1:
-            fcntl.lockf(self._fd, fcntl.LOCK_UN)
-
-    @staticmethod
-    def share(workers: int) -> int:
-        """Return the descriptor of an empty table; only the pages that are used take memory."""
-        fd = os.memfd_create("l4relay-limits")
-        os.ftruncate(fd, _table_bytes(workers))
-        return fd
+        if self.fd != -1:
+            fcntl.lockf(self.fd, fcntl.LOCK_UN)
 
     def find(self, key: int, now: float) -> int | None:
         """Return the row of a key, taking a free one for a new key; None when there is none."""
@@ -81,9 +81,13 @@ class LimitTable:
             self._full_at_ns[free] = 0
         return free
 
-    def keep(self, row: int) -> None:
-        """Leave a row to its key for ever."""
-        self._full_at_ns[row] = _NEVER
+    def keep(self, key: int, now: float) -> int | None:
+        """Return a row that is a key's for ever; None when there is none."""
+        with self:
+            row = self.find(key, now)
+            if row is not None:
+                self._full_at_ns[row] = _NEVER
+            return row
 
     def total(self, row: int) -> int:
         """Return the count of all workers."""
@@ -116,10 +120,6 @@ class LimitTable:
                     self._counts[at] = 0
 
 
-def _table_bytes(workers: int) -> int:
-    return _ROWS * (8 + 8 + 4 * workers)
-
-
 class Admission:
     """A relay's rules for new connections and sessions.
 
@@ -135,12 +135,8 @@ class Admission:
         self._rate = config.max_rate_per_source
         self._is_bounded = bool(self._max or self._max_per_source or self._rate)
         self._table = table
-        self._total: int | None = None
-        if self._is_bounded:
-            with table:
-                self._total = table.find(self._key("\0"), time.monotonic())  # "" is a Unix socket's peer
-                if self._total is not None:
-                    table.keep(self._total)
+        # "" is the source of a Unix socket's peers.
+        self._total = table.keep(self._key("\0"), time.monotonic()) if self._is_bounded else None
 
     def admit(self, source: str, now: float) -> Refusal | None:
         """Count a connection from `source` in, or return why it is refused; denied before allowed.

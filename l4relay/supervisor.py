@@ -41,8 +41,7 @@ class Supervisor:
     def __init__(self, path: Path, count: int) -> None:
         self._path = path
         self._count = count
-        self._table_fd = LimitTable.share(count)
-        self._table = LimitTable(self._table_fd, count)
+        self._limits = LimitTable(count)
         self._channels: dict[int, tuple[asyncio.StreamReader, asyncio.StreamWriter]] = {}
         self._stopping = asyncio.Event()
         self._asking = asyncio.Lock()
@@ -75,7 +74,7 @@ class Supervisor:
         is_first = True
         while True:
             status = await self._run_once(index)
-            self._table.forget_worker(index)
+            self._limits.forget_worker(index)
             if is_first and status == _CANNOT_START:  # it has said why, and another time would be no better
                 self.stop()
             if self._stopping.is_set():
@@ -94,9 +93,9 @@ class Supervisor:
         with theirs:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "l4relay", str(self._path)),
-                *("--worker", str(self._table_fd), str(self._count), str(index)),
+                *("--worker", str(self._count), str(index), str(self._limits.fd)),
                 stdin=theirs.fileno(),
-                pass_fds=(self._table_fd,),
+                pass_fds=(self._limits.fd,),
                 start_new_session=True,  # a terminal's Ctrl-C comes to the supervisor alone, who passes it on
             )
         try:

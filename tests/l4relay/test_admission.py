@@ -28,9 +28,9 @@ def table(request: pytest.FixtureRequest) -> Iterator[LimitTable]:
     if request.param == "alone":
         yield LimitTable()
         return
-    fd = LimitTable.share(2)
-    yield LimitTable(fd, 2, 1)
-    os.close(fd)
+    shared = LimitTable(2)
+    yield LimitTable(2, 1, shared.fd)
+    os.close(shared.fd)
 
 
 def test_the_total_is_bound(table: LimitTable) -> None:
@@ -100,9 +100,7 @@ def test_a_reload_goes_on_counting(table: LimitTable) -> None:
 
 def test_a_relay_s_row_stays_its_own_although_nothing_is_counted_there() -> None:
     table = LimitTable()
-    row = table.find(7, 1.0)
-    assert row is not None
-    table.keep(row)
+    row = table.keep(7, 1.0)
     same_place = 7 + (1 << 16)  # a row is looked for by the key's last bits
     assert table.find(same_place, 1.0) != row
     assert table.find(7, 1.0) == row
@@ -132,8 +130,8 @@ def test_a_source_that_finds_no_room_is_bound_by_the_total_alone(monkeypatch: py
 
 
 def test_workers_count_together_and_a_dead_one_no_longer() -> None:
-    fd = LimitTable.share(2)
-    tables = [LimitTable(fd, 2, index) for index in (0, 1)]
+    made = LimitTable(2)
+    tables = [made, LimitTable(2, 1, made.fd)]
     first, second = (bound(table, max_connections=3, max_connections_per_source=2) for table in tables)
     assert [first.admit("a", 1.0), second.admit("a", 1.0)] == [None, None]
     assert second.admit("a", 1.0) == "max_connections_per_source"
@@ -141,7 +139,7 @@ def test_workers_count_together_and_a_dead_one_no_longer() -> None:
     assert first.admit("c", 1.0) == "max_connections"
     tables[0].forget_worker(1)
     assert [first.admit(source, 1.0) for source in "ac"] == [None, None]
-    os.close(fd)
+    os.close(made.fd)
 
 
 async def test_networks_do_not_keep_a_unix_socket_s_clients_out(
