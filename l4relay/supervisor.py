@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -78,7 +79,7 @@ class Supervisor:
             if is_first and status == _CANNOT_START:  # it has said why, and another time would be no better
                 self.stop()
             if self._stopping.is_set():
-                return 0 if status == 0 else 1
+                return 0 if status in (0, -signal.SIGTERM) else 1  # a signal to all, while it was starting
             is_first = False
             _log.error("worker %d has ended with status %d, and starts again", index, status)
             with contextlib.suppress(TimeoutError):
