@@ -6,15 +6,15 @@ import logging
 import resource
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from l4relay.admission import LimitTable
 from l4relay.config.load import load
 from l4relay.config.model import Config
 from l4relay.config.table import ConfigError
-from l4relay.observe.status import Status, start_admin
-from l4relay.supervisor import Supervisor, obey
+from l4relay.observe.status import start_admin
+from l4relay.supervisor import Supervisor, run_worker
 from l4relay.worker import Stamp, Worker, stamp_of
 
 
@@ -49,72 +49,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _raise_descriptor_limit()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         if options.worker is not None:
-            return runner.run(_run_worker(options.file, config, stamp, LimitTable(*options.worker)))
-        if config.process.workers > 1:
-            return runner.run(_run_supervisor(options.file, config))
-        return runner.run(_run_alone(options.file, config, stamp))
+            return runner.run(run_worker(options.file, config, stamp, LimitTable(*options.worker)))
+        return runner.run(_run(options.file, config, stamp))
 
 
-async def _run_alone(path: Path, config: Config, stamp: Stamp | None) -> int:
-    """Run the one process there is."""
-    worker = Worker(path, config, stamp=stamp)
-
-    async def status() -> Status:
-        return worker.status()
-
-    _on_signals(worker.stop, worker.request_reload)
-    await _serve_admin(config, status)
-    return await _run(worker)
-
-
-async def _run_supervisor(path: Path, config: Config) -> int:
-    """Run the parent of several workers."""
-    supervisor = Supervisor(path, config.process.workers)
-    _on_signals(supervisor.stop, supervisor.request_reload)
-    await _serve_admin(config, supervisor.status)
-    return await supervisor.run()
-
-
-async def _run_worker(path: Path, config: Config, stamp: Stamp | None, limits: LimitTable) -> int:
-    """Run one of several, which obeys the supervisor alone: a signal to all would reach it twice."""
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-    worker = Worker(path, config, limits=limits, stamp=stamp)
-    obeying = asyncio.create_task(obey(worker))
-    try:
-        return await _run(worker)
-    finally:
-        obeying.cancel()
-
-
-async def _run(worker: Worker) -> int:
-    try:
-        await worker.start()
-    except OSError as error:
-        logging.error("%s", error.strerror or error)
-        return 1
-    await worker.run()
-    return 0
-
-
-def _on_signals(stop: Callable[[], None], reload: Callable[[], None]) -> None:
+async def _run(path: Path, config: Config, stamp: Stamp | None) -> int:
+    """Run the process that was started by hand, which hears signals and has the admin address."""
+    workers = config.process.workers
+    program = Supervisor(path, workers) if workers > 1 else Worker(path, config, stamp=stamp)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
-    loop.add_signal_handler(signal.SIGHUP, reload)
-
-
-async def _serve_admin(config: Config, status: Callable[[], Awaitable[Status]]) -> None:
-    """Serve the admin address for as long as the process runs, if there is to be one."""
-    address = config.process.admin
-    if address is None:
-        return
-    try:
-        await start_admin(address, status)
-    except OSError as error:
-        logging.error("no admin address: cannot listen on %s: %s", address, error)
-    else:
-        logging.info("metrics and status are on %s", address)
+        loop.add_signal_handler(number, program.stop)
+    loop.add_signal_handler(signal.SIGHUP, program.request_reload)
+    if (address := config.process.admin) is not None:
+        try:
+            await start_admin(address, program.collect)
+            logging.info("metrics and status are on %s", address)
+        except OSError as error:
+            logging.error("no admin address: cannot listen on %s: %s", address, error)
+    return await program.run()
 
 
 def _raise_descriptor_limit() -> None:

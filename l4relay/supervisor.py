@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Final
 
 from l4relay.admission import LimitTable
+from l4relay.config.model import Config
 from l4relay.observe.status import Status, merge
-from l4relay.worker import Worker
+from l4relay.worker import Stamp, Worker
 
 _TELL_STATUS: Final = b"status\n"
 _RELOAD: Final = b"reload\n"
@@ -60,7 +61,7 @@ class Supervisor:
         """Have the workers reload."""
         self._tell(_RELOAD)
 
-    async def status(self) -> Status:
+    async def collect(self) -> Status:
         """Return the sum of the workers' parts; one that does not answer in time is left out."""
         async with self._asking:  # an answer does not say whose question it is for
             answers = await asyncio.gather(*[_ask(*channel) for channel in self._channels.values()])
@@ -116,8 +117,19 @@ async def _ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> St
         return None
 
 
-async def obey(worker: Worker) -> None:
-    """Do what the supervisor says, in one of its workers, until it stops or dies."""
+async def run_worker(path: Path, config: Config, stamp: Stamp | None, limits: LimitTable) -> int:
+    """Run one of the workers, which does what the supervisor says; return its exit status."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # one that is sent to all of us would come to it twice
+    worker = Worker(path, config, limits=limits, stamp=stamp)
+    obeying = asyncio.create_task(_obey(worker))
+    try:
+        return await worker.run()
+    finally:
+        obeying.cancel()
+
+
+async def _obey(worker: Worker) -> None:
     reader, writer = await asyncio.open_connection(sock=socket.socket(fileno=0))
     try:
         while line := await reader.readline():

@@ -25,7 +25,7 @@ from l4relay.dns.resolve import Resolver
 from l4relay.health import watch_health
 from l4relay.listener import Listener, bind
 from l4relay.observe.access_log import AccessLog
-from l4relay.observe.status import relay_status
+from l4relay.observe.status import Status, relay_status
 from l4relay.relay import Engine, Relay
 from l4relay.tcp import TcpRelay
 from l4relay.udp import UdpListener, UdpRelay
@@ -76,17 +76,16 @@ class Worker:
         self.listeners: dict[ListenAddress, Listener | UdpListener] = {}
         self.reloads: dict[str, int] = {"ok": 0, "failed": 0}
 
-    async def start(self) -> None:
-        """Listen on everything.
+    async def run(self) -> int:
+        """Relay until `stop`, then until all connections have ended or `drain` is over; return 0.
 
-        Raises:
-            OSError: an address is taken, or not this machine's.
-
+        When it cannot listen on an address, log that and return 1 at once.
         """
-        await self._apply(self._config)
-
-    async def run(self) -> None:
-        """Relay until `stop`, then until all connections have ended or `drain` is over."""
+        try:
+            await self._apply(self._config)
+        except OSError as error:
+            _log.error("%s", error.strerror or error)
+            return 1
         try:
             async with asyncio.TaskGroup() as tasks:
                 running = [tasks.create_task(each) for each in (self._tick_forever(), self._watch_file())]
@@ -97,7 +96,8 @@ class Worker:
                 for task in running:
                     task.cancel()
         finally:
-            await self.close()
+            await self._close()
+        return 0
 
     def stop(self) -> None:
         """Accept nothing more and let connections end; called again, end them now."""
@@ -128,23 +128,17 @@ class Worker:
             self.reloads["ok"] += 1
             return True
 
-    async def close(self) -> None:
-        """Close everything at once."""
-        await _cancel(self._upkeep)
-        self._stop_listening()
-        for relay in self._all_relays():
-            relay.close_all("stopped")
-        self.engine.log.close()
-        self.engine.pipes.close()
-        self.engine.poller.shut_down()
-
-    def status(self) -> dict[str, Any]:
+    def status(self) -> Status:
         """Return what `admin` shows of this process; see `observe.status`."""
         by_name: dict[str, list[Relay]] = {}
         for relay in self._all_relays():  # each before those that it has replaced
             by_name.setdefault(relay.config.name, []).append(relay)
         relays = [relay_status(each) for each in by_name.values()]
         return {"workers": 1, "reloads": dict(self.reloads), "relays": relays}
+
+    async def collect(self) -> Status:
+        """Return the same as a supervisor does of several."""
+        return self.status()
 
     # ------------------------------------------------------------------------------------------ reload
 
@@ -263,6 +257,15 @@ class Worker:
             if self._drained.is_set() or time.monotonic() >= deadline:
                 return
             await _wait(self._drained.wait(), _TICK_S)
+
+    async def _close(self) -> None:
+        await _cancel(self._upkeep)
+        self._stop_listening()
+        for relay in self._all_relays():
+            relay.close_all("stopped")
+        self.engine.log.close()
+        self.engine.pipes.close()
+        self.engine.poller.shut_down()
 
 
 async def _wait(what: Awaitable[object], seconds: float) -> None:

@@ -87,7 +87,7 @@ StartRelay = Callable[..., Awaitable[Relay]]
 @pytest.fixture
 async def start_relay(tmp_path: Path) -> AsyncIterator[StartRelay]:
     """Start a relay from a file's text; without a table of its own, one named "test" with these keys."""
-    running: list[tuple[Worker, asyncio.Task[None], int]] = []
+    running: list[tuple[Worker, asyncio.Task[int], int]] = []
 
     async def start(text: str = "", **keys: Any) -> Relay:
         path = tmp_path / f"routes{len(running)}.toml"
@@ -95,8 +95,9 @@ async def start_relay(tmp_path: Path) -> AsyncIterator[StartRelay]:
         log = tmp_path / f"log{len(running)}"
         log_fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         worker = Worker(path, load(path), log_fd=log_fd)
-        await worker.start()
-        running.append((worker, asyncio.create_task(worker.run()), log_fd))
+        task = asyncio.create_task(worker.run())
+        running.append((worker, task, log_fd))
+        await wait_until(lambda: bool(worker.relays))
         return Relay(worker, path, log)
 
     yield start
