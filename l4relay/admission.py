@@ -25,7 +25,6 @@ Refusal = Literal["denied", "max_connections", "max_connections_per_source", "ma
 
 _ROWS: Final = 1 << 16
 _PROBES: Final = 32
-_KEY_BYTES: Final = 8
 _NEVER: Final = (1 << 64) - 1
 
 
@@ -173,4 +172,4 @@ class Admission:
 
     def _key(self, source: str) -> int:
         text = f"{self._relay}\0{source}".encode("utf-8", "surrogateescape")  # a path may have any bytes
-        return int.from_bytes(blake2b(text, digest_size=_KEY_BYTES).digest(), "big")
+        return int.from_bytes(blake2b(text, digest_size=8).digest(), "big")
