@@ -14,6 +14,7 @@ import fcntl
 import mmap
 import os
 import time
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Final, Literal
 
@@ -135,7 +136,7 @@ class Admission:
         self._is_bounded = bool(self._max or self._max_per_source or self._rate)
         self._table = table
         # "" is the source of a Unix socket's peers.
-        self._total = table.keep(self._key("\0"), time.monotonic()) if self._is_bounded else None
+        self._total = table.keep(_key(self._relay, "\0"), time.monotonic()) if self._is_bounded else None
 
     def admit(self, source: str, now: float) -> Refusal | None:
         """Count a connection from `source` in, or return why it is refused; denied before allowed.
@@ -153,7 +154,7 @@ class Admission:
         with table:
             if self._max and total is not None and table.total(total) >= self._max:
                 return "max_connections"
-            row = table.find(self._key(source), now)
+            row = table.find(_key(self._relay, source), now)
             if row is not None:
                 if self._max_per_source and table.total(row) >= self._max_per_source:
                     return "max_connections_per_source"
@@ -168,8 +169,10 @@ class Admission:
         if self._is_bounded:
             with self._table as table:
                 table.add(self._total, -1)
-                table.add(table.find(self._key(source), 0.0), -1)
+                table.add(table.find(_key(self._relay, source), 0.0), -1)
 
-    def _key(self, source: str) -> int:
-        text = f"{self._relay}\0{source}".encode("utf-8", "surrogateescape")  # a path may have any bytes
-        return int.from_bytes(blake2b(text, digest_size=8).digest(), "big")
+
+@lru_cache(4096)
+def _key(relay: str, source: str) -> int:
+    text = f"{relay}\0{source}".encode("utf-8", "surrogateescape")  # a path may have any bytes
+    return int.from_bytes(blake2b(text, digest_size=8).digest(), "big")

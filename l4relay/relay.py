@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from l4relay.admission import Admission, LimitTable
 from l4relay.config.model import RelayConfig
-from l4relay.endpoints import Endpoint, Group, Registry
+from l4relay.endpoints import Endpoint, Registry
 from l4relay.observe.access_log import AccessLog
 from l4relay.pipes import PipePool
 from l4relay.poller import Poller

@@ -20,7 +20,8 @@ from l4relay.config.model import Config
 from l4relay.observe.status import Status, merge
 from l4relay.worker import Stamp, Worker
 
-_TELL_STATUS: Final = b"status\n"
+_TELL_STATUS: Final = b"status"
+"""With a number that stands before the answer: one that comes too late is told from the next."""
 _RELOAD: Final = b"reload\n"
 _STOP: Final = b"stop\n"
 
@@ -47,6 +48,7 @@ class Supervisor:
         self._channels: dict[int, tuple[asyncio.StreamReader, asyncio.StreamWriter]] = {}
         self._stopping = asyncio.Event()
         self._asking = asyncio.Lock()
+        self._questions = 0
 
     async def run(self) -> int:
         """Run until `stop` has ended every worker; return the exit status."""
@@ -63,8 +65,10 @@ class Supervisor:
 
     async def collect(self) -> Status:
         """Return the sum of the workers' parts; one that does not answer in time is left out."""
-        async with self._asking:  # an answer does not say whose question it is for
-            answers = await asyncio.gather(*[_ask(*channel) for channel in self._channels.values()])
+        async with self._asking:  # only one may wait for a worker's next line
+            self._questions += 1
+            channels = self._channels.values()
+            answers = await asyncio.gather(*[_ask(*channel, self._questions) for channel in channels])
         return merge([answer for answer in answers if answer is not None])
 
     def _tell(self, what: bytes) -> None:
@@ -107,12 +111,15 @@ class Supervisor:
             writer.close()
 
 
-async def _ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Status | None:
+async def _ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> Status | None:
     try:
         async with asyncio.timeout(_STATUS_TIMEOUT_S):
-            writer.write(_TELL_STATUS)
-            answer: Status = json.loads(await reader.readline())
-            return answer
+            writer.write(b"%b %d\n" % (_TELL_STATUS, number))
+            while True:
+                answered, _, status = (await reader.readline()).partition(b" ")
+                if int(answered) == number:
+                    answer: Status = json.loads(status)
+                    return answer
     except (OSError, TimeoutError, ValueError):
         return None
 
@@ -133,8 +140,9 @@ async def _obey(worker: Worker) -> None:
     reader, writer = await asyncio.open_connection(sock=socket.socket(fileno=0))
     try:
         while line := await reader.readline():
-            if line == _TELL_STATUS:
-                writer.write(json.dumps(worker.status()).encode() + b"\n")
+            if line.startswith(_TELL_STATUS):
+                number = int(line.removeprefix(_TELL_STATUS))
+                writer.write(b"%d %b\n" % (number, json.dumps(worker.status()).encode()))
                 await writer.drain()
             elif line == _RELOAD:
                 worker.request_reload()

@@ -146,17 +146,20 @@ async def start_admin(address: Address, collect: Callable[[], Awaitable[Status]]
 
 
 async def _answer(request: bytes, collect: Callable[[], Awaitable[Status]]) -> bytes:
-    target, _, _ = request.partition(b" HTTP/")
+    method, _, rest = request.partition(b" ")
+    path = rest.partition(b" ")[0].partition(b"?")[0]
     status, kind = "200 OK", "text/plain; version=0.0.4; charset=utf-8"
-    if target.partition(b"?")[0] == b"GET /metrics":
+    if method not in (b"GET", b"HEAD"):
+        status, body = "405 Method Not Allowed", "only GET\n"
+    elif path == b"/metrics":
         body = render_metrics(await collect())
-    elif target.partition(b"?")[0] == b"GET /status":
+    elif path == b"/status":
         body, kind = json.dumps(await collect(), indent=2) + "\n", "application/json"
     else:
-        status, body = "404 Not Found", "GET /metrics or /status\n"
+        status, body = "404 Not Found", "/metrics or /status\n"
     content = body.encode()
     head = (
         f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(content)}\r\n"
         "Cache-Control: no-store\r\nConnection: close\r\n\r\n"
     )
-    return head.encode() + content
+    return head.encode() + (b"" if method == b"HEAD" else content)

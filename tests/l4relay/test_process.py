@@ -371,3 +371,38 @@ async def test_signals_that_meet_workers_while_they_start(
     command = await start(path, says="metrics and status")
     command.process.send_signal(signal.SIGTERM)
     assert await command.wait() == 0
+
+
+async def test_an_answer_that_comes_too_late_is_not_taken_for_the_next(
+    tmp_path: Path, start: Start, start_server: Any, free_ports: list[int], until: Any
+) -> None:
+    port, admin = free_ports
+    path = tmp_path / "routes.toml"
+    write_config(path, await start_server(), port, process=f'workers = 2\nadmin = "127.0.0.1:{admin}"')
+    command = await start(path, says="metrics and status")
+    await until(lambda: command.said.count("listens on") == 2)
+    worker = int(re.findall(r"l4relay\[(\d+)\] INFO: relay test", command.said)[0])
+    os.kill(worker, signal.SIGSTOP)
+    assert json.loads(await get(admin, "/status"))["workers"] == 1
+    os.kill(worker, signal.SIGCONT)
+    for _ in range(16):  # some of them to each worker
+        _, writer = await converse(port)
+        writer.close()
+    [relay] = json.loads(await get(admin, "/status"))["relays"]
+    assert relay["accepted"] == 16
+
+
+async def test_the_admin_address_can_be_asked_for_the_head_alone(
+    tmp_path: Path, start: Start, start_server: Any, free_ports: list[int]
+) -> None:
+    port, admin = free_ports
+    path = tmp_path / "routes.toml"
+    write_config(path, await start_server(), port, process=f'admin = "127.0.0.1:{admin}"')
+    await start(path, says="metrics and status")
+    for method, status in (("HEAD", b"200 OK"), ("POST", b"405 Method Not Allowed")):
+        reader, writer = await asyncio.open_connection("127.0.0.1", admin)
+        writer.write(f"{method} /metrics HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        head, _, body = (await asyncio.wait_for(reader.read(), 5)).partition(b"\r\n\r\n")
+        writer.close()
+        assert head.startswith(b"HTTP/1.1 " + status)
+        assert (method == "HEAD") == (not body)
