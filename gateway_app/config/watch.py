@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from watchfiles import awatch
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator
     from pathlib import Path
 
 _SETTLED_MS: Final = 50
@@ -25,7 +25,7 @@ _LOOK_EVERY_MS: Final = 3000
 """The file is looked at even if nothing was told: it may have changed while the watch was being set up."""
 
 
-async def changes(path: Path, seen: bytes | None) -> AsyncIterator[None]:
+async def changes(path: Path, seen: bytes | None) -> AsyncGenerator[None, None]:
     """Yield each time the file at `path` has other content than before, and on each SIGHUP.
 
     `seen` is the `digest` of the file before it was last read: a change since then is told, too.

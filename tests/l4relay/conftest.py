@@ -54,8 +54,8 @@ class Relay:
 
     def relay(self, name: str = "test") -> dict[str, Any]:
         """What the status says about a relay."""
-        found = [relay for relay in self.worker.status()["relays"] if relay["name"] == name]
-        return found[0]
+        relays: list[dict[str, Any]] = self.worker.status()["relays"]
+        return next(relay for relay in relays if relay["name"] == name)
 
     def log(self) -> list[dict[str, Any]]:
         self.worker.engine.log.flush()

@@ -165,7 +165,7 @@ def folded_to_ipv4(
     network: ipaddress.IPv4Network | ipaddress.IPv6Network,
 ) -> ipaddress.IPv4Network | None:
     """The IPv4 network that one of IPv4-mapped addresses stands for."""
-    mapped = ipaddress.ip_network("::ffff:0:0/96")
+    mapped = ipaddress.IPv6Network("::ffff:0:0/96")
     if isinstance(network, ipaddress.IPv4Network) or not network.subnet_of(mapped):
         return None
     last_four = network.network_address.packed[12:]

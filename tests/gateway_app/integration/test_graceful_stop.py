@@ -185,5 +185,6 @@ def test_nobody_waits_for_an_idle_gateway(serve_gateway: Any, endpoint: HeldEndp
         gateway.process.terminate()
         assert gateway.process.wait(20) == 0
     finally:
-        for client in (kept, *silent):
+        kept.close()
+        for client in silent:
             client.close()

@@ -190,7 +190,7 @@ async def test_what_did_not_change_goes_on(
     """Connections, health, counters and used-up limits are those of before, also where a weight changes."""
     gateway = serve_gateway(configure("one"))
 
-    async def endpoints() -> list[tuple[str, object]]:
+    async def endpoints() -> list[tuple[dict[str, int], int]]:
         answer = await client.get(f"http://127.0.0.1:{gateway.admin_port}/status")
         known = answer.json()["backends"]["service"]["endpoints"]
         return [(each["states"], each["requests"]) for each in known]

@@ -22,7 +22,8 @@ PLACES = 16
 OK = b"HTTP/1.1 200 OK\r\n"
 PIECE = bytes(4096)
 
-Reader, Writer = asyncio.StreamReader, asyncio.StreamWriter
+Reader = asyncio.StreamReader
+Writer = asyncio.StreamWriter
 Eventually = Callable[[Callable[[], bool]], Any]
 
 

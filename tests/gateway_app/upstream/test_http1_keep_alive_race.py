@@ -14,7 +14,8 @@ from gateway_app.problem import Cause
 
 OK = b"HTTP/1.1 200 OK\r\n"
 
-Reader, Writer = asyncio.StreamReader, asyncio.StreamWriter
+Reader = asyncio.StreamReader
+Writer = asyncio.StreamWriter
 
 
 def reset(writer: Writer) -> None:

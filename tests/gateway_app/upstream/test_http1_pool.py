@@ -18,7 +18,8 @@ from gateway_app.problem import Cause
 
 OK = b"HTTP/1.1 200 OK\r\n"
 
-Reader, Writer = asyncio.StreamReader, asyncio.StreamWriter
+Reader = asyncio.StreamReader
+Writer = asyncio.StreamWriter
 Eventually = Callable[[Callable[[], bool]], Any]
 
 
@@ -347,12 +348,14 @@ async def test_an_endpoint_that_ends_or_speaks_before_it_is_asked(
     """An endpoint that is full often accepts and closes at once: that must not cost a place."""
     loop = asyncio.get_running_loop()
 
+    busy: asyncio.Handle
+
     def be_busy() -> None:  # so that the greeting is there before the loop has heard of the connection
         nonlocal busy
         time.sleep(0.003)
         busy = loop.call_soon(be_busy)
 
-    busy = loop.call_soon(be_busy)
+    be_busy()
     with greeting(greet) as port:
         async with asyncio.timeout(10), line(Numbered(), port=port, max_connections=2) as made:
             for _ in range(8):

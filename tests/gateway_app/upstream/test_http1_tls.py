@@ -17,7 +17,8 @@ from gateway_app.problem import Cause
 
 UNFRAMED = b"HTTP/1.1 200 OK\r\n\r\nunframed"
 
-Reader, Writer = asyncio.StreamReader, asyncio.StreamWriter
+Reader = asyncio.StreamReader
+Writer = asyncio.StreamWriter
 
 
 async def unused(reader: Reader, writer: Writer) -> None:

@@ -19,7 +19,8 @@ NEXT = OK + b"Content-Length: 4\r\n\r\nnext"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 PIECE = bytes(range(256)) * 256
 
-Reader, Writer = asyncio.StreamReader, asyncio.StreamWriter
+Reader = asyncio.StreamReader
+Writer = asyncio.StreamWriter
 Eventually = Callable[[Callable[[], bool]], Any]
 
 

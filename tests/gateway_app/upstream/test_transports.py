@@ -200,7 +200,8 @@ async def serve(
             settings["tls"] = tls_table(ca=tmp_path / "ca.pem")
         elif kind == "httpx":
             settings["transport"] = f"{MODULE}:httpx_transport"
-        serving = hypercorn.asyncio.serve(app, config, shutdown_trigger=stop.wait, mode="asgi")
+        served: Any = app  # hypercorn's types of messages are its own
+        serving = hypercorn.asyncio.serve(served, config, shutdown_trigger=stop.wait, mode="asgi")
         servers.append(asyncio.create_task(serving))
         await listening(tmp_path / "socket" if kind == "unix" else port)
         return settings
@@ -215,7 +216,7 @@ async def never_too_long(connection: TCPServer) -> None:
 
 
 def tls_table(**settings: object) -> BackendTlsConfig:
-    return BackendTlsConfig(**{name: str(value) for name, value in settings.items()})
+    return BackendTlsConfig.model_validate({name: str(value) for name, value in settings.items()})
 
 
 async def listening(where: Path | int) -> None:

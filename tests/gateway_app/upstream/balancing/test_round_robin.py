@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from gateway_app.upstream.balancing.round_robin import RoundRobin, turns_of_a_round
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Candidate:
     key: str
     weight: float
