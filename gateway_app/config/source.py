@@ -9,7 +9,7 @@ from typing import Any
 
 from gateway_app.config.errors import ConfigError, ConfigErrors
 from gateway_app.config.syntax import syntax_error
-from l4relay.config.toml_lines import KeyPath, Lines, key_text, locate
+from l4relay.config.toml_lines import KeyPath, Lines, key_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Source:
     file: str = "routes.toml"
     text: str = field(default="", repr=False)
     tables: dict[str, Any] = field(default_factory=dict)
-    lines: Lines = field(default_factory=lambda: Lines({}))
+    lines: Lines = field(default_factory=Lines)
     base_dir: Path = Path()
 
     def error(self, path: KeyPath, message: str) -> ConfigError:
@@ -75,4 +75,4 @@ def parse_source(text: str, file: str = "routes.toml", base_dir: Path = Path()) 
         raise ConfigErrors([syntax_error(text, file, error)]) from error
     except (RecursionError, ValueError) as error:  # ValueError: a number of more than 4,300 digits
         raise ConfigErrors([ConfigError(file, 1, "", f"is not read: {error}")]) from error
-    return Source(file, text, tables, locate(text), base_dir)
+    return Source(file, text, tables, Lines(text), base_dir)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import MISSING, dataclass, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from l4relay.config.toml_lines import KeyPath, key_text, locate
+from l4relay.config.toml_lines import KeyPath, Lines, key_text
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -47,7 +47,7 @@ class Problems:
 
     def __init__(self, file: str, text: str) -> None:
         self._file = file
-        self._lines = locate(text)
+        self._lines = Lines(text)
         self._found: list[Problem] = []
 
     def add(self, path: KeyPath, message: str) -> None:

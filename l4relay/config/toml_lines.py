@@ -8,16 +8,19 @@ Covers TOML 1.0: headers, arrays of tables, dotted and quoted keys, inline table
 import json
 import re
 import tomllib
-from bisect import bisect_right
+from itertools import count
 from typing import Final
 
 KeyPath = tuple[str | int, ...]
 """Where a value is in the file: table names, keys and places in arrays, from the outside in."""
 
-_BLANK: Final = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*")
+_BETWEEN: Final = re.compile(r"(?:[ \t\r\n,]|#[^\n]*)*")  # statements, and elements: a comma says nothing new
 _BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
 _DOT: Final = re.compile(r"[ \t]*\.[ \t]*")
 _EQUALS: Final = re.compile(r"[ \t]*=[ \t]*")
+_HEADER: Final = re.compile(r"\[\[?[ \t]*")
+_HEADER_END: Final = re.compile(r"[ \t]*\]\]?")
+_ARRAY, _ARRAY_END, _INLINE_TABLE, _INLINE_TABLE_END = (re.compile(re.escape(each)) for each in "[]{}")
 # The longer quotes first. A text in three quotes may end with one or two quotes of its own before the closing
 # three, which leaves them after the first three that the lazy match finds.
 _STRING: Final = re.compile(
@@ -34,17 +37,28 @@ def key_text(path: KeyPath) -> str:
         if isinstance(step, int):
             text += f"[{step}]"
             continue
-        bare = step.replace("-", "").replace("_", "")
-        quoted = step if bare.isalnum() and bare.isascii() else json.dumps(step, ensure_ascii=False)
+        quoted = step if _BARE_KEY.fullmatch(step) else json.dumps(step, ensure_ascii=False)
         text += f".{quoted}" if text else quoted
     return text
 
 
 class Lines:
-    """The line of every key and array element of one TOML text."""
+    """The line of every key and array element of a text, which must be TOML that `tomllib` accepts."""
 
-    def __init__(self, lines: dict[KeyPath, int]) -> None:
-        self._lines = lines
+    def __init__(self, text: str = "") -> None:
+        self._lines: dict[KeyPath, int] = {}
+        self._array_lengths: dict[KeyPath, int] = {}
+        self._text = text
+        self._at = 0
+        self._line = 1
+        table: KeyPath = ()
+        self._skip(_BETWEEN)
+        while self._at < len(text):
+            if header := self._skip(_HEADER):
+                table = self._header(is_array=header.startswith("[["))
+            else:
+                self._key_value(table)
+            self._skip(_BETWEEN)
 
     def of(self, path: KeyPath) -> int:
         """Return the line where `path` is written, else of the innermost table around it, else 1."""
@@ -58,64 +72,29 @@ class Lines:
         """Return every path that the text defines."""
         return set(self._lines)
 
-
-def locate(text: str) -> Lines:
-    """Return the lines of `text`, which must be TOML that `tomllib` accepts."""
-    return Lines(_Scanner(text).scan())
-
-
-class _Scanner:
-    """One pass over a text: `_at` moves forward, `_lines` fills."""
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-        self._at = 0
-        self._newlines = [match.start() for match in re.finditer("\n", text)]
-        self._lines: dict[KeyPath, int] = {}
-        self._array_lengths: dict[KeyPath, int] = {}
-
-    def scan(self) -> dict[KeyPath, int]:
-        table: KeyPath = ()
-        self._skip(_BLANK)
-        while self._at < len(self._text):
-            if self._text[self._at] == "[":
-                table = self._header()
-            else:
-                self._key_value(table)
-            self._skip(_BLANK)
-        return self._lines
-
-    def _header(self) -> KeyPath:
-        """Read `[a.b]` or `[[a.b]]` and return the path of the table that it opens."""
-        line = self._line()
-        is_array = self._text.startswith("[[", self._at)
-        brackets = 2 if is_array else 1
-        self._at += brackets
-        self._skip(_BLANK)
+    def _header(self, *, is_array: bool) -> KeyPath:
+        """Read `a.b]` or `a.b]]` and return the path of the table that it opens."""
         *outer, name = self._key()
-        self._skip(_BLANK)
-        self._at += brackets
+        self._skip(_HEADER_END)
         path: KeyPath = ()
         for step in outer:
             path = (*path, step)
-            self._lines.setdefault(path, line)
+            self._lines.setdefault(path, self._line)
             if path in self._array_lengths:  # a header below an array of tables means its last table
                 path = (*path, self._array_lengths[path] - 1)
         path = (*path, name)
         if is_array:
+            self._lines.setdefault(path, self._line)
             place = self._array_lengths.get(path, 0)
             self._array_lengths[path] = place + 1
-            self._lines.setdefault(path, line)
             path = (*path, place)
-        self._lines[path] = line  # over that of an earlier `[a.b]`, which defined `a` only in passing
+        self._lines[path] = self._line  # over that of an earlier `[a.b]`, which defined `a` only in passing
         return path
 
-    def _key_value(self, table: KeyPath) -> None:
-        line = self._line()
-        path = table
+    def _key_value(self, path: KeyPath) -> None:
         for step in self._key():
             path = (*path, step)
-            self._lines.setdefault(path, line)
+            self._lines.setdefault(path, self._line)
         self._skip(_EQUALS)
         self._value(path)
 
@@ -126,44 +105,23 @@ class _Scanner:
         return steps
 
     def _key_step(self) -> str:
-        bare = self._skip(_BARE_KEY)
-        if bare:
-            return bare
-        return str(tomllib.loads(f"key = {self._skip(_STRING)}")["key"])
+        return self._skip(_BARE_KEY) or str(tomllib.loads(f"key = {self._skip(_STRING)}")["key"])
 
     def _value(self, path: KeyPath) -> None:
-        opening = self._text[self._at]
-        if opening == "[":
-            self._array(path)
-        elif opening == "{":
-            self._inline_table(path)
+        if self._skip(_ARRAY):
+            for place in count():
+                self._skip(_BETWEEN)
+                if self._skip(_ARRAY_END):
+                    break
+                self._lines[*path, place] = self._line
+                self._value((*path, place))
+        elif self._skip(_INLINE_TABLE):
+            self._skip(_BETWEEN)
+            while not self._skip(_INLINE_TABLE_END):
+                self._key_value(path)
+                self._skip(_BETWEEN)
         elif not self._skip(_STRING):
             self._skip(_OTHER_SCALAR)
-
-    def _array(self, path: KeyPath) -> None:
-        self._at += 1
-        place = 0
-        while not self._closes("]"):
-            element = (*path, place)
-            self._lines[element] = self._line()
-            self._value(element)
-            place += 1
-
-    def _inline_table(self, path: KeyPath) -> None:
-        self._at += 1
-        while not self._closes("}"):
-            self._key_value(path)
-
-    def _closes(self, bracket: str) -> bool:
-        """Skip to the next element or past the closing `bracket`; return whether it was the latter."""
-        self._skip(_BLANK)
-        if self._text[self._at] == ",":
-            self._at += 1
-            self._skip(_BLANK)
-        if self._text[self._at] != bracket:
-            return False
-        self._at += 1
-        return True
 
     def _skip(self, pattern: re.Pattern[str]) -> str:
         """Move behind what `pattern` matches here and return it, "" if it does not match."""
@@ -171,7 +129,5 @@ class _Scanner:
         if match is None:
             return ""
         self._at = match.end()
+        self._line += match[0].count("\n")
         return match[0]
-
-    def _line(self) -> int:
-        return bisect_right(self._newlines, self._at) + 1

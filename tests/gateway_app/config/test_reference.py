@@ -10,7 +10,7 @@ import pytest
 
 from gateway_app.config.errors import ConfigErrors
 from gateway_app.config.load import load_text
-from l4relay.config.toml_lines import KeyPath, locate
+from l4relay.config.toml_lines import KeyPath, Lines
 
 REFERENCE = Path(__file__).with_name("reference.toml")
 
@@ -55,7 +55,7 @@ def words_of(text: str) -> list[KeyPath]:
     """Every key of a file that is a word of the format."""
     return [
         path
-        for path in locate(text).paths()
+        for path in Lines(text).paths()
         if isinstance(path[-1], str) and not (len(path) > 1 and path[-2] in NAMES_OF_THE_USER)
     ]
 
@@ -63,7 +63,7 @@ def words_of(text: str) -> list[KeyPath]:
 def misspelt(text: str, path: KeyPath) -> str:
     """The file with the key at `path` written otherwise."""
     lines = text.split("\n")
-    place = locate(text).of(path) - 1
+    place = Lines(text).of(path) - 1
     pattern = rf"\b{path[-1]}(?=\s*=|\.|\]+(?:\s|$))"
     lines[place], count = re.subn(pattern, f"{path[-1]}x", lines[place], count=1)
     assert count == 1, (path, lines[place])

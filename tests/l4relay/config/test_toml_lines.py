@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from l4relay.config.toml_lines import KeyPath, locate
+from l4relay.config.toml_lines import KeyPath, Lines
 
 REFERENCE = Path(__file__).parents[2] / "gateway_app" / "config" / "reference.toml"
 
 
 def paths_in(value: object, path: KeyPath = ()) -> set[KeyPath]:
-    """Every path of a parsed document: what `locate` must find, no more and no less."""
+    """Every path of a parsed document: what `Lines` must find, no more and no less."""
     found: set[KeyPath] = {path} if path else set()
     items: list[tuple[str | int, object]] = []
     if isinstance(value, dict):
@@ -99,28 +99,28 @@ q = true
     ],
 )
 def test_line_of(path: KeyPath, line: int) -> None:
-    assert locate(DOCUMENT).of(path) == line
+    assert Lines(DOCUMENT).of(path) == line
 
 
 def test_all_paths_of_a_document() -> None:
-    assert locate(DOCUMENT).paths() == paths_in(tomllib.loads(DOCUMENT))
+    assert Lines(DOCUMENT).paths() == paths_in(tomllib.loads(DOCUMENT))
 
 
 def test_all_paths_of_the_reference_file() -> None:
     text = REFERENCE.read_text()
-    assert locate(text).paths() == paths_in(tomllib.loads(text))
+    assert Lines(text).paths() == paths_in(tomllib.loads(text))
 
 
 def test_a_missing_key_is_at_its_table() -> None:
-    assert locate(DOCUMENT).of(("rows", 1, "missing", "deeper")) == 24
+    assert Lines(DOCUMENT).of(("rows", 1, "missing", "deeper")) == 24
 
 
 def test_an_unknown_path_is_at_the_first_line() -> None:
-    assert locate("").of(("nothing",)) == 1
+    assert Lines("").of(("nothing",)) == 1
 
 
 def test_windows_line_ends() -> None:
-    assert locate(DOCUMENT.replace("\n", "\r\n")).of(("later", "q")) == 31
+    assert Lines(DOCUMENT.replace("\n", "\r\n")).of(("later", "q")) == 31
 
 
 # --- generated documents: each leaf is a number of its own, so that the text itself says on which line it is
@@ -209,7 +209,7 @@ def test_finds_every_path_on_its_line(text: str) -> None:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError:  # two drawn keys that exclude each other
         return
-    lines = locate(text)
+    lines = Lines(text)
     assert lines.paths() == paths_in(document)
     for path in lines.paths():
         value = value_at(document, path)
