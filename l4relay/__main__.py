@@ -10,9 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from l4relay.admission import LimitTable
-from l4relay.config.load import load
+from l4relay.config.load import ConfigError, load
 from l4relay.config.model import Config
-from l4relay.config.table import ConfigError
 from l4relay.observe.status import start_admin
 from l4relay.supervisor import Supervisor, run_worker
 from l4relay.worker import Stamp, Worker, stamp_of

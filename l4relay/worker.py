@@ -17,9 +17,8 @@ from typing import Any, Final
 
 from l4relay.addresses import ListenAddress, UnixAddress
 from l4relay.admission import LimitTable
-from l4relay.config.load import load
+from l4relay.config.load import ConfigError, load
 from l4relay.config.model import Config
-from l4relay.config.table import ConfigError
 from l4relay.dns.follow import LastAddresses, follow_names
 from l4relay.dns.resolve import Resolver
 from l4relay.health import watch_health

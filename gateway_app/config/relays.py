@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from gateway_app.config.errors import ConfigError
 from l4relay.config import load as relay_config
-from l4relay.config.table import ConfigError as RelayConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,6 +19,6 @@ def check_relays(source: Source) -> Iterator[ConfigError]:
         return
     try:
         relay_config.parse(source.text, source.file)
-    except RelayConfigError as error:
+    except relay_config.ConfigError as error:
         for problem in error.problems:
             yield ConfigError(problem.file, problem.line, problem.key, problem.message)

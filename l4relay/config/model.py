@@ -1,97 +1,122 @@
-"""What a file says to the relay; `docs/relay.md` is the reference of its keys. Durations are in seconds."""
+"""What a file says to the relay; `docs/relay.md` is the reference of its keys. Durations are in seconds.
 
+Each key is a field, annotated with the converter of what TOML has for it.
+"""
+
+import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Final, Literal, get_args
 
 from l4relay.addresses import Address, ListenAddress, Transport
-from l4relay.config.quantities import Rate
+from l4relay.balance import POLICIES
+from l4relay.config import values
+from l4relay.config.quantities import Rate, parse_rate
+from l4relay.config.values import Mistakes
+
+_SERVER_NAME: Final = re.compile(r"(\*\.)?[A-Za-z0-9_-][A-Za-z0-9_.-]{0,252}", re.ASCII)
 
 ProxyVersion = Literal["v1", "v2", "v2-crc32c"]
+Flag = Annotated[bool, values.boolean]
+Count = Annotated[int, values.whole(1)]
+Duration = Annotated[float, values.duration]
+Networks = Annotated[tuple[str, ...], values.networks]
 
 
 @dataclass(frozen=True, slots=True)
 class EndpointConfig:
-    """One address of a relay's service.
+    """One address of a relay's service; one that is a name is resolved again as DNS says."""
 
-    Attributes:
-        address: Where it is; a name is resolved again as DNS says.
-        weight: Its share of the traffic; 0 gives it nothing new.
-        backup: Used only while no other is healthy.
+    address: Annotated[Address, values.address]
+    weight: Annotated[int, values.whole(0, 1_000_000)] = 1
+    backup: Flag = False
 
-    """
 
-    address: Address
-    weight: int = 1
-    backup: bool = False
+Endpoints = tuple[EndpointConfig, ...]
+
+
+def endpoints(raw: object) -> Endpoints:
+    """Return a list of endpoints, each a table or its address alone."""
+    if not isinstance(raw, list) or not raw:
+        raise ValueError(f'expected a list such as ["127.0.0.1:5432"], not {raw!r}')
+    mistakes = Mistakes()
+    found: dict[Address, EndpointConfig] = {}
+    for place, each in enumerate(raw):
+        with mistakes.at(place):
+            if not isinstance(each, str | dict):
+                raise ValueError(f"expected an address or a table, not {each!r}")
+            endpoint = values.table(EndpointConfig)({"address": each} if isinstance(each, str) else each)
+            if endpoint.address in found:
+                raise ValueError(f'"{endpoint.address}" is listed twice; write a weight instead')
+            found[endpoint.address] = endpoint
+    mistakes.raise_any()
+    return tuple(found.values())
+
+
+def server_names(raw: object) -> tuple[tuple[str, Endpoints], ...]:
+    """Return each pattern of names, in lower case, with its endpoints."""
+    mistakes = Mistakes()
+    written: dict[str, str] = {}
+    found: dict[str, Endpoints] = {}
+    for pattern, each in values.mapping(raw).items():
+        name = pattern.lower().rstrip(".")
+        if not _SERVER_NAME.fullmatch(pattern):
+            mistakes.add('expected a host name such as "a.example.com" or "*.example.com"', pattern)
+        elif written.setdefault(name, pattern) != pattern:
+            mistakes.add(f'is the same name as "{written[name]}"', pattern)
+        with mistakes.at(pattern):
+            found[name] = endpoints(each)
+    mistakes.raise_any()
+    return tuple(found.items())
 
 
 @dataclass(frozen=True, slots=True)
 class HealthConfig:
-    """Asking an endpoint whether it is well.
+    """Asking an endpoint whether it is well; `send` and `expect` are empty where connecting is enough."""
 
-    Attributes:
-        interval: Seconds between two questions.
-        timeout: Seconds to wait for the connection, or the answer.
-        healthy_after: Good answers in a row that bring a downed endpoint back.
-        unhealthy_after: Bad ones in a row that take it down.
-        send: Bytes to send; empty over TCP: connecting is enough; empty over UDP: an empty datagram, and
-            only an ICMP refusal counts as bad.
-        expect: Bytes that the answer to `send` begins with; empty: over UDP any answer does, over TCP none
-            is awaited.
-
-    """
-
-    interval: float = 5.0
-    timeout: float = 1.0
-    healthy_after: int = 2
-    unhealthy_after: int = 3
-    send: bytes = b""
-    expect: bytes = b""
+    interval: Duration = 5.0
+    timeout: Duration = 1.0
+    healthy_after: Count = 2
+    unhealthy_after: Count = 3
+    send: Annotated[bytes, values.latin1] = b""
+    expect: Annotated[bytes, values.latin1] = b""
 
 
 @dataclass(frozen=True, slots=True)
 class OutlierConfig:
-    """Taking an endpoint out because live connections to it fail.
+    """Taking an endpoint out because live connections to it fail."""
 
-    Attributes:
-        consecutive_failures: Failures in a row that eject it.
-        eject_for: Seconds that it is out.
-        max_ejected: The share of the endpoints that may be out at a time; one always may where there are two.
-
-    """
-
-    consecutive_failures: int = 5
-    eject_for: float = 30.0
-    max_ejected: float = 0.5
+    consecutive_failures: Count = 5
+    eject_for: Duration = 30.0
+    max_ejected: Annotated[float, values.share] = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class RelayConfig:
     """One `[[relay]]` table; 0 and None: no bound, or not at all."""
 
-    name: str
-    listen: tuple[ListenAddress, ...]
-    endpoints: tuple[EndpointConfig, ...]
-    balance: str = "round_robin"
-    allow: tuple[str, ...] = ()
-    deny: tuple[str, ...] = ()
-    max_connections: int = 0
-    max_connections_per_source: int = 0
-    max_rate_per_source: Rate | None = None
-    connect_timeout: float = 5.0
-    connect_attempts: int = 3
-    handshake_timeout: float = 5.0
-    idle_timeout: float = 350.0
-    slow_start: float = 0.0
-    splice: bool = True
-    proxy_protocol: ProxyVersion | None = None
-    accept_proxy_protocol: bool = False
-    trusted_proxies: tuple[str, ...] = ()
-    sni: tuple[tuple[str, tuple[EndpointConfig, ...]], ...] = ()
-    responses: int = 0
-    max_sessions: int = 10_000
-    health: HealthConfig | None = None
-    outlier: OutlierConfig = OutlierConfig()
+    name: Annotated[str, values.name]
+    listen: Annotated[tuple[ListenAddress, ...], values.listens]
+    endpoints: Annotated[Endpoints, endpoints]
+    balance: Annotated[str, values.one_of(*POLICIES)] = "round_robin"
+    allow: Networks = ()
+    deny: Networks = ()
+    max_connections: Count = 0
+    max_connections_per_source: Count = 0
+    max_rate_per_source: Annotated[Rate | None, parse_rate] = None
+    connect_timeout: Duration = 5.0
+    connect_attempts: Annotated[int, values.whole(1, 100)] = 3
+    handshake_timeout: Duration = 5.0
+    idle_timeout: Duration = 350.0
+    slow_start: Duration = 0.0
+    splice: Flag = True
+    proxy_protocol: Annotated[ProxyVersion | None, values.one_of(*get_args(ProxyVersion))] = None
+    accept_proxy_protocol: Flag = False
+    trusted_proxies: Networks = ()
+    sni: Annotated[tuple[tuple[str, Endpoints], ...], server_names] = ()
+    responses: Count = 0
+    max_sessions: Count = 10_000
+    health: Annotated[HealthConfig | None, values.table(HealthConfig)] = None
+    outlier: Annotated[OutlierConfig, values.table(OutlierConfig)] = OutlierConfig()
 
     @property
     def transport(self) -> Transport:
@@ -101,20 +126,12 @@ class RelayConfig:
 
 @dataclass(frozen=True, slots=True)
 class ProcessConfig:
-    """The `[l4relay]` table.
+    """The `[l4relay]` table: the process itself."""
 
-    Attributes:
-        workers: Processes that share the ports.
-        admin: Loopback address of metrics and status; None: neither.
-        drain: Seconds that a stop waits for connections to end.
-        log: One line a connection on standard output, as JSON, or none.
-
-    """
-
-    workers: int = 1
-    admin: Address | None = None
-    drain: float = 30.0
-    log: Literal["json", "off"] = "json"
+    workers: Annotated[int, values.whole(1, 256)] = 1
+    admin: Annotated[Address | None, values.loopback] = None
+    drain: Duration = 30.0
+    log: Annotated[Literal["json", "off"], values.one_of("json", "off")] = "json"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,10 @@
-"""Single values of a file: each function returns what TOML's value means here, or says what was expected."""
+"""Converters: each returns what TOML's value means here, or raises `ValueError` with what was expected."""
 
-from collections.abc import Callable
-from typing import Any, Final
+import difflib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import MISSING, fields
+from typing import TYPE_CHECKING, Any, Final, TypeVar, get_type_hints
 
 from l4relay.addresses import (
     Address,
@@ -11,10 +14,75 @@ from l4relay.addresses import (
     parse_listen_address,
     parse_network,
 )
-from l4relay.config.quantities import DURATION_EXPECTED, Rate, parse_duration, parse_rate
+from l4relay.config.quantities import DURATION_EXPECTED, parse_duration
+from l4relay.config.toml_lines import KeyPath
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Model = TypeVar("Model", bound="DataclassInstance")
 
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 _NO_BOUND: Final = 1 << 31
+
+
+class Mistakes(ValueError):
+    """Everything that is wrong inside a value, each with its path from there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[KeyPath, str]] = []
+
+    def add(self, message: str, *path: str | int) -> None:
+        """Note what is wrong with the value at `path`."""
+        self.found.append((path, message))
+
+    @contextmanager
+    def at(self, *path: str | int) -> Iterator[None]:
+        """Note what a converter raises about the value at `path`, and go on behind it."""
+        try:
+            yield
+        except Mistakes as inner:
+            self.found += [((*path, *below), message) for below, message in inner.found]
+        except ValueError as error:
+            self.add(str(error), *path)
+
+    def raise_any(self) -> None:
+        """Raise this if anything was noted."""
+        if self.found:
+            raise self
+
+
+def table(model: type[Model]) -> Callable[[object], Model]:
+    """Return a converter of a table with the fields of a dataclass, each converted as its annotation says."""
+
+    def convert(raw: object) -> Model:
+        given = mapping(raw)
+        known = get_type_hints(model, include_extras=True)
+        mistakes = Mistakes()
+        values: dict[str, Any] = {}
+        for key, each in given.items():
+            if key in known:
+                with mistakes.at(key):
+                    values[key] = known[key].__metadata__[0](each)
+            else:
+                near = difflib.get_close_matches(key, known, n=1)
+                hint = f'did you mean "{near[0]}"?' if near else f"known are {', '.join(sorted(known))}"
+                mistakes.add(f"is no known key; {hint}", key)
+        for field in fields(model):
+            if field.default is MISSING and field.name not in given:
+                mistakes.add("is missing", field.name)
+        mistakes.raise_any()
+        return model(**values)
+
+    return convert
+
+
+def mapping(raw: object) -> dict[str, Any]:
+    """Return a table as it is."""
+    if not isinstance(raw, dict):
+        raise ValueError(f"expected a table, not {raw!r}")
+    return raw
 
 
 def text(raw: object) -> str:
@@ -57,7 +125,7 @@ def share(raw: object) -> float:
     return float(raw)
 
 
-def one_of(*words: str) -> Callable[[object], Any]:
+def one_of(*words: str) -> Callable[[object], str]:
     """Return a converter of one of these words."""
 
     def convert(raw: object) -> str:
@@ -70,29 +138,20 @@ def one_of(*words: str) -> Callable[[object], Any]:
 
 def duration(raw: object) -> float:
     """Return seconds, more than none."""
-    try:
-        seconds = parse_duration(raw) if isinstance(raw, str) else 0.0
-    except ValueError:
-        seconds = 0.0
-    if seconds <= 0:
-        raise ValueError(f"{DURATION_EXPECTED}, not {raw!r}")
-    return seconds
-
-
-def rate(raw: object) -> Rate:
-    """Return so many in a time."""
-    return parse_rate(text(raw))
+    with suppress(ValueError):
+        if seconds := parse_duration(str(raw)):
+            return seconds
+    raise ValueError(f"{DURATION_EXPECTED}, not {raw!r}")
 
 
 def latin1(raw: object) -> bytes:
     r"""Return bytes, written as text: `"\u0000"` to `"\u00ff"` stand for single ones."""
+    if not isinstance(raw, str) or not raw:
+        raise ValueError(f'expected text such as "PING\\r\\n", not {raw!r}')
     try:
-        octets = raw.encode("latin-1") if isinstance(raw, str) else b""
+        return raw.encode("latin-1")
     except UnicodeEncodeError as error:
         raise ValueError('write each byte above 0x7f as "\\u0080" to "\\u00ff"') from error
-    if not octets:
-        raise ValueError(f'expected text such as "PING\\r\\n", not {raw!r}')
-    return octets
 
 
 def networks(raw: object) -> tuple[str, ...]:
@@ -102,6 +161,11 @@ def networks(raw: object) -> tuple[str, ...]:
     for network in raw:
         parse_network(text(network))
     return tuple(raw)
+
+
+def address(raw: object) -> Address:
+    """Return an endpoint's address."""
+    return parse_address(text(raw))
 
 
 def listens(raw: object) -> tuple[ListenAddress, ...]:

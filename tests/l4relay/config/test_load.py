@@ -1,16 +1,19 @@
 """The file: what is read from it, and what is said about mistakes."""
 
+import contextlib
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from l4relay.addresses import InetAddress
-from l4relay.config.load import parse
-from l4relay.config.model import EndpointConfig
-from l4relay.config.quantities import Rate
-from l4relay.config.table import ConfigError
-from l4relay.config.values import duration, rate
+from l4relay.config.load import ConfigError, parse
+from l4relay.config.model import EndpointConfig, RelayConfig
+from l4relay.config.quantities import Rate, parse_rate
+from l4relay.config.values import Mistakes, duration, table
 
 GOOD = """
 [gateway]
@@ -109,6 +112,41 @@ def test_a_mistake_is_said_with_its_remedy(text: str, expected: str) -> None:
     assert any(expected in problem for problem in problems(text)), problems(text)
 
 
+def test_relays_are_told_apart_whatever_else_is_wrong_with_them() -> None:
+    found = problems(relay("splice = 5") + "\n" + relay("responses = 1"))
+    assert [problem.split(": ")[1] for problem in found] == [
+        "relay[0].splice",
+        "relay[1].name",
+        "relay[1].listen",
+        "relay[1].responses",
+    ]
+
+
+def test_mistakes_in_lists_and_tables_are_said_at_once_each_at_its_place() -> None:
+    sni = 'sni = { "a b" = [7], "c.d" = ["e:1", { address = "f", weight = -1 }, "e:1"] }'
+    assert [problem.split(": ")[1] for problem in problems(relay(sni))] == [
+        'relay[0].sni."a b"',
+        'relay[0].sni."a b"[0]',
+        'relay[0].sni."c.d"[1].address',
+        'relay[0].sni."c.d"[1].weight',
+        'relay[0].sni."c.d"[2]',
+    ]
+
+
+scalars = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8))
+anything = st.recursive(
+    scalars | st.sampled_from(["a:1", "unix:/a", "udp://[::]:0", "5s", "v2", "1/hour"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.sampled_from([field.name for field in fields(RelayConfig)]), anything)
+def test_any_value_is_converted_or_a_mistake(key: str, value: object) -> None:
+    with contextlib.suppress(Mistakes):
+        table(RelayConfig)({"name": "a", "listen": "a:1", "endpoints": ["b:1"], key: value})
+
+
 def test_what_is_not_a_table_at_all_is_one_mistake() -> None:
     assert problems("relay = [1]") == ["routes.toml:1: relay[0]: expected a table, not 1"]
 
@@ -127,7 +165,7 @@ def test_what_is_no_duration_or_rate(text: Any) -> None:
     with pytest.raises(ValueError, match="expected a"):
         duration(text)
     with pytest.raises(ValueError, match="expected"):
-        rate(text)
+        parse_rate(text)
 
 
 def test_the_reference_file_is_valid() -> None:
