@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gateway_app.config.errors import ConfigError
-from l4relay.config import load as relay_config
+from l4relay.config.load import read_tables
+from l4relay.config.values import Mistakes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from gateway_app.config.errors import ConfigError
     from gateway_app.config.source import Source
 
 
@@ -18,7 +19,7 @@ def check_relays(source: Source) -> Iterator[ConfigError]:
     if not source.tables.keys() & {"relay", "l4relay"}:
         return
     try:
-        relay_config.parse(source.text, source.file)
-    except relay_config.ConfigError as error:
-        for problem in error.problems:
-            yield ConfigError(problem.file, problem.line, problem.key, problem.message)
+        read_tables(source.tables)
+    except Mistakes as mistakes:
+        for path, message in mistakes.found:
+            yield source.error(path, message)

@@ -7,9 +7,8 @@ PROXY headers are believed.
 
 import difflib
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,26 +25,8 @@ _UDP_ONLY: Final = ("responses", "max_sessions")
 _UDP_IDLE_TIMEOUT: Final = "60s"
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One thing to mend; `line` is 0 and `key` empty where the file as a whole is meant."""
-
-    file: str
-    line: int
-    key: str
-    message: str
-
-    def __str__(self) -> str:
-        where = f"{self.file}:{self.line}: {self.key}" if self.line else self.file
-        return f"{where}: {self.message}"
-
-
 class ConfigError(ValueError):
-    """A file that cannot be used, with every reason in the file's order."""
-
-    def __init__(self, problems: Sequence[Problem]) -> None:
-        super().__init__("\n".join(str(problem) for problem in problems))
-        self.problems = tuple(problems)
+    """A file that cannot be used, with every reason in a line of its own, in the file's order."""
 
 
 def load(path: Path) -> Config:
@@ -56,13 +37,11 @@ def load(path: Path) -> Config:
         OSError: it cannot be read.
 
     """
-    return parse(path.read_text(encoding="utf-8"), str(path), is_alone=True)
+    return parse(path.read_text(encoding="utf-8"), str(path))
 
 
-def parse(document: str, file: str, *, is_alone: bool = False) -> Config:
+def parse(document: str, file: str) -> Config:
     """Check a document; `file` is its name in messages.
-
-    With `is_alone` nobody else checks the names of tables, so one that is nearly the relay's is a mistake.
 
     Raises:
         ConfigError: with everything that is wrong.
@@ -71,22 +50,31 @@ def parse(document: str, file: str, *, is_alone: bool = False) -> Config:
     try:
         tables = tomllib.loads(document)
     except (ValueError, RecursionError) as error:  # ValueError: a number of over 4,300 digits, too
-        raise ConfigError([Problem(file, 0, "", f"not valid TOML: {error}")]) from error
-    try:
-        return _config(tables, is_alone=is_alone)
-    except Mistakes as mistakes:
+        raise ConfigError(f"{file}: not valid TOML: {error}") from error
+    mistakes = Mistakes()
+    for key in tables.keys() - {"l4relay", "relay"}:
+        if near := difflib.get_close_matches(key.lower(), ("l4relay", "relay"), n=1, cutoff=0.8):
+            mistakes.add(f'is no known table; did you mean "{near[0]}"?', key)
+    with mistakes.at():
+        config = read_tables(tables)
+    if mistakes.found:
         lines = Lines(document)
-        problems = [Problem(file, lines.of(at), key_text(at), message) for at, message in mistakes.found]
-        raise ConfigError(sorted(problems, key=lambda problem: problem.line)) from None
+        found = sorted(mistakes.found, key=lambda mistake: lines.of(mistake[0]))
+        reasons = [f"{file}:{lines.of(at)}: {key_text(at)}: {message}" for at, message in found]
+        raise ConfigError("\n".join(reasons))
+    return config
 
 
-def _config(tables: dict[str, Any], *, is_alone: bool) -> Config:
+def read_tables(tables: Mapping[str, Any]) -> Config:
+    """Check the relay's tables in a file; the names of others are not looked at.
+
+    Raises:
+        Mistakes: with everything that is wrong.
+
+    """
     mistakes = Mistakes()
     with mistakes.at("l4relay"):
         process = table(ProcessConfig)(tables.get("l4relay", {}))
-    for key in tables.keys() - {"l4relay", "relay"} if is_alone else ():
-        if near := difflib.get_close_matches(key.lower(), ("l4relay", "relay"), n=1, cutoff=0.8):
-            mistakes.add(f'is no known table; did you mean "{near[0]}"?', key)
     gateway = tables.get("gateway")
     trusted = gateway.get("trusted_proxies", []) if isinstance(gateway, dict) else []
     if isinstance(trusted, list):  # the peers of our Unix sockets are believed anyway

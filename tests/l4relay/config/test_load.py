@@ -39,8 +39,8 @@ max_ejected = 1
 
 def problems(text: str) -> list[str]:
     with pytest.raises(ConfigError) as caught:
-        parse(text, "routes.toml", is_alone=True)
-    return [str(problem) for problem in caught.value.problems]
+        parse(text, "routes.toml")
+    return str(caught.value).splitlines()
 
 
 def relay(*lines: str) -> str:
