@@ -8,6 +8,7 @@ import ipaddress
 import re
 import socket
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -29,10 +30,7 @@ MAPPED_PREFIX: Final = b"\x00" * 10 + b"\xff\xff"
 
 @dataclass(frozen=True, slots=True)
 class InetAddress:
-    """A host, as an IP literal or a name, and a port.
-
-    `host` carries no brackets.
-    """
+    """A host, as a name or an IP literal without brackets, and a port."""
 
     host: str
     port: int
@@ -69,11 +67,8 @@ class ListenAddress:
         return ListenAddress(self.transport, InetAddress("0.0.0.0", self.address.port))  # noqa: S104
 
     def __str__(self) -> str:
-        return (
-            str(self.address)
-            if isinstance(self.address, UnixAddress)
-            else f"{self.transport}://{self.address}"
-        )
+        scheme = "" if isinstance(self.address, UnixAddress) else f"{self.transport}://"
+        return f"{scheme}{self.address}"
 
 
 def parse_address(text: str, *, port_zero_allowed: bool = False) -> Address:
@@ -84,14 +79,19 @@ def parse_address(text: str, *, port_zero_allowed: bool = False) -> Address:
 
     """
     if text.startswith("unix:"):
-        return UnixAddress(_checked_path(text, text.removeprefix("unix:")))
+        path = text.removeprefix("unix:")
+        if not path or "\0" in path:
+            raise ValueError(f'{text!r} has no path; a Unix socket is written "unix:/path"')
+        if len(path.encode("utf-8", "surrogateescape")) > _MAX_UNIX_PATH:
+            raise ValueError(f"{text!r}: the path of a Unix socket has at most {_MAX_UNIX_PATH} bytes")
+        return UnixAddress(path)
     host, separator, port_text = text.rpartition(":")
     if not separator or not _PORT.fullmatch(port_text):
         raise ValueError(f"{text!r} is no address with a port; accepted are {_ACCEPTED}")
-    port = int(port_text)
-    if port > _MAX_PORT or (port == 0 and not port_zero_allowed):
-        raise ValueError(f"{text!r}: a port is a number from {0 if port_zero_allowed else 1} to {_MAX_PORT}")
-    return InetAddress(_checked_host(text, host), port)
+    least = 0 if port_zero_allowed else 1
+    if not least <= int(port_text) <= _MAX_PORT:
+        raise ValueError(f"{text!r}: a port is a number from {least} to {_MAX_PORT}")
+    return InetAddress(_checked_host(text, host), int(port_text))
 
 
 def parse_listen_address(text: str) -> ListenAddress:
@@ -101,17 +101,15 @@ def parse_listen_address(text: str) -> ListenAddress:
         ValueError: `text` is no address; the message says what is accepted.
 
     """
-    scheme, separator, rest = text.partition("://")
-    if not separator:
-        scheme, rest = "tcp", text
-    if scheme not in ("tcp", "udp"):
+    scheme, separator, rest = text.rpartition("://")
+    if separator and scheme not in ("tcp", "udp"):
         raise ValueError(
             f'{text!r}: {scheme + "://"!r} is not known here; accepted are "tcp://" and "udp://"'
         )
     address = parse_address(rest, port_zero_allowed=True)
-    if isinstance(address, UnixAddress) and separator:
+    if separator and isinstance(address, UnixAddress):
         raise ValueError(f'{text!r}: a Unix socket is written without "{scheme}://": {str(address)!r}')
-    return ListenAddress("udp" if scheme == "udp" and isinstance(address, InetAddress) else "tcp", address)
+    return ListenAddress("udp" if scheme == "udp" else "tcp", address)
 
 
 def ip_bytes(text: str) -> bytes | None:
@@ -144,22 +142,16 @@ class NetworkSet:
 
     """
 
-    __slots__ = ("_by_length", "_networks", "_remembered")
-
     MAX_REMEMBERED: Final = 4096
 
     def __init__(self, networks: Iterable[str]) -> None:
-        self._networks = tuple(parse_network(text) for text in networks)
+        self._networks = tuple(map(parse_network, networks))
         self._remembered: dict[str, bool] = {}
-        by_length: dict[int, dict[int, set[int]]] = {4: {}, 16: {}}
+        self._by_length: dict[int, dict[int, set[int]]] = {4: {}, 16: {}}
         for network in self._networks:
             host_bits = network.max_prefixlen - network.prefixlen
-            prefixes = by_length[network.max_prefixlen // 8].setdefault(host_bits, set())
+            prefixes = self._by_length[network.max_prefixlen // 8].setdefault(host_bits, set())
             prefixes.add(int(network.network_address) >> host_bits)
-        self._by_length = {
-            size: tuple((host_bits, frozenset(prefixes)) for host_bits, prefixes in lengths.items())
-            for size, lengths in by_length.items()
-        }
 
     def __contains__(self, ip: str) -> bool:
         answer = self._remembered.get(ip)
@@ -173,7 +165,8 @@ class NetworkSet:
         if packed is None:
             return False
         number = int.from_bytes(packed, "big")
-        answer = any(number >> host_bits in prefixes for host_bits, prefixes in self._by_length[len(packed)])
+        by_length = self._by_length[len(packed)]
+        answer = any(number >> host_bits in prefixes for host_bits, prefixes in by_length.items())
         if len(self._remembered) >= self.MAX_REMEMBERED:
             self._remembered.clear()  # cheaper than keeping an order: the common peers come back at once
         self._remembered[ip] = answer
@@ -203,34 +196,22 @@ def parse_network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
     return network
 
 
-def _checked_path(text: str, path: str) -> str:
-    if not path or "\0" in path:
-        raise ValueError(f'{text!r} has no path; a Unix socket is written "unix:/path"')
-    if len(path.encode("utf-8", "surrogateescape")) > _MAX_UNIX_PATH:
-        raise ValueError(f"{text!r}: the path of a Unix socket has at most {_MAX_UNIX_PATH} bytes")
-    return path
-
-
 def _checked_host(text: str, host: str) -> str:
     if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-        try:
-            ipaddress.IPv6Address(host)
-        except ValueError as error:
-            raise ValueError(f"{text!r}: {host!r} is no IPv6 address") from error
-        return host
-    if "/" in host:
-        raise ValueError(f"{text!r} is no address; accepted are {_ACCEPTED}")
-    if ":" in host:
-        raise ValueError(f'{text!r}: an IPv6 address is written in brackets, as in "[::1]:8080"')
+        return _checked_ip(text, host[1:-1], version=6)
     if _ALL_NUMERIC.fullmatch(host):
-        try:
-            ipaddress.IPv4Address(host)
-        except ValueError as error:
-            raise ValueError(f"{text!r}: {host!r} is no IPv4 address") from error
-        return host
+        return _checked_ip(text, host, version=4)
+    if ":" in host and "/" not in host:
+        raise ValueError(f'{text!r}: an IPv6 address is written in brackets, as in "[::1]:8080"')
     if len(host) > _MAX_NAME_LENGTH or not _HOST_NAME.fullmatch(host):
         raise ValueError(
             f"{text!r}: {host!r} is neither an IP address nor a host name; accepted are {_ACCEPTED}"
         )
     return host
+
+
+def _checked_ip(text: str, host: str, *, version: int) -> str:
+    with suppress(ValueError):
+        if ipaddress.ip_address(host).version == version:
+            return host
+    raise ValueError(f"{text!r}: {host!r} is no IPv{version} address")

@@ -20,7 +20,10 @@ _DOT: Final = re.compile(r"[ \t]*\.[ \t]*")
 _EQUALS: Final = re.compile(r"[ \t]*=[ \t]*")
 _HEADER: Final = re.compile(r"\[\[?[ \t]*")
 _HEADER_END: Final = re.compile(r"[ \t]*\]\]?")
-_ARRAY, _ARRAY_END, _INLINE_TABLE, _INLINE_TABLE_END = (re.compile(re.escape(each)) for each in "[]{}")
+_ARRAY: Final = re.compile(r"\[")
+_ARRAY_END: Final = re.compile(r"\]")
+_INLINE_TABLE: Final = re.compile(r"\{")
+_INLINE_TABLE_END: Final = re.compile(r"\}")
 # The longer quotes first. A text in three quotes may end with one or two quotes of its own before the closing
 # three, which leaves them after the first three that the lazy match finds.
 _STRING: Final = re.compile(
@@ -36,10 +39,9 @@ def key_text(path: KeyPath) -> str:
     for step in path:
         if isinstance(step, int):
             text += f"[{step}]"
-            continue
-        quoted = step if _BARE_KEY.fullmatch(step) else json.dumps(step, ensure_ascii=False)
-        text += f".{quoted}" if text else quoted
-    return text
+        else:
+            text += "." + (step if _BARE_KEY.fullmatch(step) else json.dumps(step, ensure_ascii=False))
+    return text.removeprefix(".")
 
 
 class Lines:
@@ -62,11 +64,9 @@ class Lines:
 
     def of(self, path: KeyPath) -> int:
         """Return the line where `path` is written, else of the innermost table around it, else 1."""
-        for length in range(len(path), 0, -1):
-            line = self._lines.get(path[:length])
-            if line is not None:
-                return line
-        return 1
+        while path and path not in self._lines:
+            path = path[:-1]
+        return self._lines.get(path, 1)
 
     def paths(self) -> set[KeyPath]:
         """Return every path that the text defines."""

@@ -55,7 +55,7 @@ def test_an_address_reads_and_prints_as_it_is_written(text: str, address: Addres
         ("a..b:1", "neither an IP address nor a host name"),
         ("-a:1", "neither an IP address nor a host name"),
         ("a b:1", "neither an IP address nor a host name"),
-        ("http://a:1", "is no address"),
+        ("http://a:1", "neither an IP address nor a host name"),
         (f"{'a' * 64}:1", "neither an IP address nor a host name"),
         ("unix:", "unix:/path"),
         ("unix:/" + "a" * 107, "at most 107 bytes"),
