@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from l4relay.addresses import ListenAddress, UnixAddress
+from l4relay.addresses import ListenAddress
 from l4relay.config.model import Config, ProcessConfig, RelayConfig
 from l4relay.config.toml_lines import Lines, key_text
 from l4relay.config.values import Mistakes, listens, mapping, name, table
@@ -126,11 +126,7 @@ def _check_apart(relays: list[Any], mistakes: Mistakes) -> None:
             if first != index:
                 mistakes.add(f"{own_name!r} is relay {first + 1}'s name already", "relay", index, "name")
             for address in listens(relay.get("listen")):
-                if address in listeners and not _is_any_port(address):
+                if address in listeners:
                     message = f'"{address}" is taken by relay {listeners[address]!r}'
                     mistakes.add(message, "relay", index, "listen")
                 listeners[address] = own_name
-
-
-def _is_any_port(listen: ListenAddress) -> bool:
-    return not isinstance(listen.address, UnixAddress) and listen.address.port == 0

@@ -100,6 +100,7 @@ def test_all_mistakes_are_said_at_once_in_the_file_s_order() -> None:
         ("[l4relays]\nworkers = 2\n" + relay(), 'l4relays: is no known table; did you mean "l4relay"?'),
         (relay() + "\n[[Relay]]", 'routes.toml:5: Relay: is no known table; did you mean "relay"?'),
         (relay().replace('"127.0.0.1:1"', '["127.0.0.1:1", "127.0.0.1:1"]'), "is taken by relay 'a'"),
+        (relay().replace('"127.0.0.1:1"', '["127.0.0.1:0", "127.0.0.1:0"]'), "is taken by relay 'a'"),
         (relay('sni = { "a b" = ["c:1"] }'), "expected a host name"),
         (relay('sni = { "A.b" = ["c:1"], "a.b" = ["d:1"] }'), 'is the same name as "A.b"'),
         (relay("health = 5"), "relay[0].health: expected a table, not 5"),
