@@ -2,11 +2,12 @@
 
 The way of a connection, file by file:
 
-    listener ──▶ admission ──▶ preface ───────▶ endpoints ──▶ tcp ──▶ flow
-    accepts      networks,     PROXY header,    balance,      connects,  moves the bytes,
-                 limits        server name      health        fails over over `pipes` in bulk
+    listener ──▶ admission ──▶ tcp ─────────────────▶ endpoints ──▶ flow
+    accepts      networks,     PROXY header, server   balance,      moves the bytes,
+                 limits        name, connecting       health        over `pipes` in bulk
 
-    listener ──▶ admission ──────────────────▶ endpoints ──▶ udp     a session for each client
+    listener ──▶ admission ──▶ udp ─────────────────▶ endpoints
+                               a session for each client
 
 `poller` is what calls each of them; `worker` starts, reloads and drains them all, and `supervisor` keeps
 several workers. Around that: `config/` (the file), `dns/` (names of endpoints), `proxy_protocol`, `sni`

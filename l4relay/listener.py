@@ -26,8 +26,8 @@ False: there was nothing left for it, and the next one would fare no better.
 _BACKLOG: Final = 4096
 _ACCEPTS_A_TURN: Final = 64
 _PAUSE_S: Final = 0.25
-EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-"""Errors that say that this machine, or process, has no more to give."""
+EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
+"""This machine, or process, has no more to give: descriptors, memory, local ports for connections (ip(7))."""
 
 MAPPED_PREFIX: Final = "::ffff:"
 _log = logging.getLogger(__name__)

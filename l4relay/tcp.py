@@ -5,11 +5,12 @@
        ▼            ▼ late       ▼ or none left    ▼ idle, or the process stops
      closed, each with a reason in the log
 
-A `Connection` is one client; `Flow` moves its bytes. Nothing here waits: each step is the answer to an event
-or to the relay's tick.
+A `Connection` is one client; two `Direction`s move its bytes. Nothing here waits: each step is the answer to
+an event or to the relay's tick.
 """
 
 import errno
+import os
 import socket
 import time
 from typing import Final
@@ -18,18 +19,16 @@ from l4relay.addresses import NetworkSet
 from l4relay.client import Client
 from l4relay.config.model import RelayConfig
 from l4relay.endpoints import Endpoint, Group
-from l4relay.flow import Flow, abort_on_close
+from l4relay.flow import Direction, abort_on_close
 from l4relay.listener import EXHAUSTED
 from l4relay.poller import ENDING
-from l4relay.preface import Preface
-from l4relay.proxy_protocol import ProxyProtocolError
+from l4relay.proxy_protocol import ProxyProtocolError, parse
 from l4relay.relay import Engine, Relay
+from l4relay.sni import ClientHelloReader
 
 _READ_BYTES: Final = 16_384
 _SWEEPS_PER_IDLE_TIMEOUT: Final = 8
 _MAX_SWEEP_INTERVAL_S: Final = 1.0
-_LOCAL_FAULTS: Final = EXHAUSTED | {errno.EADDRNOTAVAIL}
-"""Descriptors or local ports are used up (ip(7)): no fault of the endpoint's."""
 
 
 class TcpRelay(Relay):
@@ -41,8 +40,6 @@ class TcpRelay(Relay):
         self.starting: dict[Connection, float] = {}
         """Connections that are not relayed yet, and the monotonic time when they have to be further."""
         self.flowing: set[Connection] = set()
-        self.is_exhausted = False
-        """Descriptors or local ports were used up for the last connection."""
         self._next_sweep = 0.0
 
     @property
@@ -53,9 +50,7 @@ class TcpRelay(Relay):
     def accept(self, client: socket.socket, source: str, port: int) -> bool:
         """Take a connection from a listener; false when there was nothing left to relay it with."""
         self.counts.accepted += 1
-        self.is_exhausted = False
-        Connection(self, client, source, port).begin()
-        return not self.is_exhausted
+        return Connection(self, client, source, port).begin()
 
     def tick(self, now: float) -> None:
         """End what is late, or has been idle for too long."""
@@ -85,45 +80,52 @@ class Connection:
 
     __slots__ = (
         *("_accepted_at", "_bytes_before", "_changed_at", "_client", "_connected_at", "_counted_as"),
-        *("_endpoint", "_flow", "_group", "_preface", "_relay", "_sock", "_start", "_tried", "_upstream"),
-        "__weakref__",
+        *("_directions", "_endpoint", "_expects_header", "_group", "_hello", "_relay", "_sock", "_start"),
+        *("_tried", "_upstream"),
     )
+
+    _upstream: socket.socket
 
     def __init__(self, relay: TcpRelay, sock: socket.socket, source: str, port: int) -> None:
         self._relay = relay
         self._sock = sock
         self._client = Client(source, port, relay.engine.new_id())
         self._counted_as: str | None = None
-        self._preface: Preface | None = None
+        self._expects_header = False
+        self._hello: ClientHelloReader | None = None
         self._start = b""
         self._group: Group = relay.names.default
         self._tried: tuple[Endpoint, ...] = ()
-        self._endpoint: Endpoint | None = None
-        self._upstream: socket.socket | None = None
-        self._flow: Flow | None = None
+        self._endpoint: Endpoint | None = None  # the last one of those, while `_upstream` leads to it
+        self._directions: tuple[Direction, ...] = ()  # up and down, once it flows
         self._bytes_before = 0
         self._accepted_at = self._changed_at = time.monotonic()
         self._connected_at = 0.0
 
-    def begin(self) -> None:
-        """Admit the client, and read what it has to say first, if anything."""
-        relay = self._relay
+    def begin(self) -> bool:
+        """Admit the client, and read what it has to say first, if anything.
+
+        Returns:
+            False when there was nothing left to connect with.
+
+        """
+        relay, source = self._relay, self._client.source
         # The networks of `accept_proxy_protocol` speak for others: their clients are admitted, not they.
-        source = self._client.source
-        expects_header = relay.config.accept_proxy_protocol and (not source or source in relay.trusted)
-        if not expects_header and not self._admit():
-            return
-        if not expects_header and not relay.names.by_name:
-            self._connect()
-            return
-        self._preface = Preface(expects_header=expects_header, reads_name=relay.names.by_name)
+        self._expects_header = relay.config.accept_proxy_protocol and (not source or source in relay.trusted)
+        if not self._expects_header and not self._admit():
+            return True
+        if relay.names.by_name:
+            self._hello = ClientHelloReader()
+        elif not self._expects_header:
+            return self._connect()
         relay.starting[self] = self._accepted_at + relay.config.handshake_timeout
         relay.engine.poller.watch(self._sock, self._on_preface)
+        return True
 
     def is_idle(self, now: float, idle_timeout: float) -> bool:
         """Say whether no byte has moved for so many seconds."""
-        flow = self._flow
-        moved = flow.up.moved + flow.down.moved if flow is not None else 0
+        up, down = self._directions
+        moved = up.moved + down.moved
         if moved != self._bytes_before:
             self._bytes_before = moved
             self._changed_at = now
@@ -138,24 +140,23 @@ class Connection:
 
     def end(self, reason: str) -> None:
         """Close both sides, count and log; once."""
-        relay, poller, now = self._relay, self._relay.engine.poller, time.monotonic()
+        relay, sent, received = self._relay, 0, 0
         relay.starting.pop(self, None)
         relay.flowing.discard(self)
-        flow, sent, received = self._flow, 0, 0
-        if flow is not None:
-            flow.close()
-            sent, received = max(0, flow.up.moved), flow.down.moved
-            self._flow = None
-        else:
-            poller.close(self._sock)
-            if self._upstream is not None:
-                poller.close(self._upstream)
+        if self._directions:
+            up, down = self._directions
+            sent, received = max(0, up.moved), down.moved
+            up.close()
+            down.close()
+            self._directions = ()
+        relay.engine.poller.close(self._sock)
         if self._endpoint is not None:
+            relay.engine.poller.close(self._upstream)
             self._endpoint.active -= 1
         if self._counted_as is not None:
             relay.admission.release(self._counted_as)
         relay.count_end(reason, sent, received)
-        self._write_log(reason, sent, received, now)
+        self._write_log(reason, sent, received)
 
     # ------------------------------------------------------------------------------------------- admit
 
@@ -172,16 +173,11 @@ class Connection:
     # ----------------------------------------------------------------------------------------- preface
 
     def _on_preface(self, events: int) -> None:
-        preface = self._preface
-        assert preface is not None, "watched for a preface only"
+        relay = self._relay
         try:
-            while True:
-                segment = self._sock.recv(_READ_BYTES, socket.MSG_DONTWAIT)
-                if not segment:
-                    self.end("client_closed")
-                    return
-                if preface.feed(segment):
-                    break
+            segment = self._sock.recv(_READ_BYTES, socket.MSG_DONTWAIT)
+            self._start += segment
+            is_complete = self._read_preface()
         except BlockingIOError:
             return
         except ProxyProtocolError:
@@ -190,24 +186,32 @@ class Connection:
         except OSError:
             self.end("client_reset")
             return
-        self._preface_complete(preface)
+        if not segment:
+            self.end("client_closed")
+        elif not is_complete:
+            relay.engine.poller.rearm(self._sock)
+        elif self._counted_as is not None or self._admit():
+            relay.engine.poller.pause(self._sock)
+            if self._hello is not None:
+                self._group = relay.names.find(self._hello.server_name)
+            self._connect()
 
-    def _preface_complete(self, preface: Preface) -> None:
-        relay = self._relay
-        relay.starting.pop(self, None)
-        relay.engine.poller.pause(self._sock)
-        self._start = bytes(preface.rest)
-        self._group = relay.names.find(preface.server_name)
-        if preface.header is not None:
-            self._client.believe(preface.header)
-            if not self._admit():
-                return
-        self._connect()
+    def _read_preface(self) -> bool:
+        """Take the PROXY header off; the ClientHello goes on. True when all is known that was wanted."""
+        if self._expects_header:
+            parsed = parse(self._start)
+            if parsed is None:
+                return False
+            header, length = parsed
+            self._client.believe(header)
+            self._start = self._start[length:]
+            self._expects_header = False
+        return self._hello is None or self._hello.read(self._start)
 
     # ---------------------------------------------------------------------------------- choose, connect
 
-    def _connect(self) -> None:
-        """Begin to connect to the next endpoint, or end when there is none left to try."""
+    def _connect(self) -> bool:
+        """Begin to connect to the next endpoint, or end when there is none left to try; see `begin`."""
         relay = self._relay
         while len(self._tried) < relay.config.connect_attempts:
             endpoint = self._group.choose(self._client.source, self._tried)
@@ -215,60 +219,37 @@ class Connection:
                 break
             self._tried = (*self._tried, endpoint)
             try:
-                self._open(endpoint)
+                self._upstream = _connecting_socket(endpoint)
             except OSError as error:
-                if error.errno in _LOCAL_FAULTS:
-                    relay.is_exhausted = True
+                if error.errno in EXHAUSTED:  # no fault of the endpoint's
                     self.end("no_descriptors")
-                    return
+                    return False
                 self._group.failed(endpoint, relay.engine.poller.now)
                 continue
-            return
+            self._endpoint = endpoint
+            endpoint.active += 1
+            relay.starting[self] = relay.engine.poller.now + relay.config.connect_timeout
+            relay.engine.poller.watch(self._upstream, self._on_connect)
+            return True
         self.end("connect_failed" if self._tried else "no_endpoint")
-
-    def _open(self, endpoint: Endpoint) -> None:
-        sock = socket.socket(endpoint.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        try:
-            if endpoint.family != socket.AF_UNIX:
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            error = sock.connect_ex(endpoint.address)
-            if error not in (0, errno.EINPROGRESS):
-                raise OSError(error, "cannot connect")
-        except OSError:
-            sock.close()
-            raise
-        self._upstream = sock
-        self._endpoint = endpoint
-        endpoint.active += 1
-        relay = self._relay
-        relay.starting[self] = relay.engine.poller.now + relay.config.connect_timeout
-        relay.engine.poller.watch(sock, self._on_connect)
+        return True
 
     def _on_connect(self, events: int) -> None:
-        if events & ENDING and self._socket_error():
+        if events & ENDING and self._upstream.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             self._connect_failed()
         else:
             self._connected(events)
 
-    def _socket_error(self) -> int:
-        assert self._upstream is not None, "watched for connecting only"
-        return self._upstream.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-
     def _connect_failed(self) -> None:
-        relay, endpoint, upstream = self._relay, self._endpoint, self._upstream
-        assert endpoint is not None
-        assert upstream is not None
-        relay.engine.poller.close(upstream)
+        relay, endpoint = self._relay, self._tried[-1]
+        relay.engine.poller.close(self._upstream)
         endpoint.active -= 1
+        self._endpoint = None
         self._group.failed(endpoint, relay.engine.poller.now)
-        self._endpoint = self._upstream = None
         self._connect()
 
     def _connected(self, events: int) -> None:
-        relay, endpoint, upstream = self._relay, self._endpoint, self._upstream
-        assert endpoint is not None
-        assert upstream is not None
+        relay, endpoint = self._relay, self._tried[-1]
         self._connected_at = self._changed_at = relay.engine.poller.now
         del relay.starting[self]
         relay.flowing.add(self)
@@ -276,26 +257,27 @@ class Connection:
         endpoint.total += 1
         version = relay.config.proxy_protocol
         header = self._client.proxy_header(version, self._sock) if version is not None else b""
-        self._flow = Flow(
-            relay.engine.poller,
-            relay.engine.pipes,
-            self._sock,
-            upstream,
-            to_upstream=header + self._start,
-            not_counted=len(header),
-            splice=relay.config.splice,
-            on_end=self.end,
-        )
+        start = header + self._start
+        engine, splice, client, upstream = relay.engine, relay.config.splice, self._sock, self._upstream
+        up = Direction(engine, "client", client, upstream, start, splice=splice, on_end=self.end)
+        down = Direction(engine, "endpoint", upstream, client, splice=splice, on_end=self.end)
+        up.reverse, down.reverse = down, up
+        up.moved = -len(header)  # which is not the client's
+        up.settle()
+        self._directions = up, down
         self._start = b""
-        self._flow.start(events)
+        os.set_blocking(client.fileno(), False)  # the flag alone: nobody calls the object's methods now
+        engine.poller.replace(upstream, down.on_source)
+        engine.poller.watch(client, up.on_source)
+        down.on_source(events)
 
     # --------------------------------------------------------------------------------------------- log
 
-    def _write_log(self, reason: str, sent: int, received: int, now: float) -> None:
+    def _write_log(self, reason: str, sent: int, received: int) -> None:
         log = self._relay.engine.log
         if log.fd is None:
             return
-        tried, preface = self._tried, self._preface
+        tried, connected_at = self._tried, self._connected_at
         log.write(
             type="tcp",
             relay=self._relay.config.name,
@@ -304,12 +286,25 @@ class Connection:
             endpoint=self._endpoint.key if self._endpoint is not None else "",
             sent=sent,
             received=received,
-            duration_ms=round((now - self._accepted_at) * 1000, 1),
-            connect_ms=round((self._connected_at - self._accepted_at) * 1000, 1)
-            if self._connected_at
-            else None,
+            duration_ms=round((time.monotonic() - self._accepted_at) * 1000, 1),
+            connect_ms=round((connected_at - self._accepted_at) * 1000, 1) if connected_at else None,
             attempts=len(tried) if len(tried) != 1 else None,
             proxy=self._client.proxy or None,
-            server_name=preface.server_name if preface is not None else None,
+            server_name=self._hello.server_name if self._hello is not None else None,
             end=reason,
         )
+
+
+def _connecting_socket(endpoint: Endpoint) -> socket.socket:
+    sock = socket.socket(endpoint.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        if endpoint.family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        error = sock.connect_ex(endpoint.address)
+        if error not in (0, errno.EINPROGRESS):
+            raise OSError(error, "cannot connect")
+    except OSError:
+        sock.close()
+        raise
+    return sock

@@ -29,8 +29,7 @@ _write: Final = os.write
 """By descriptor, which Python is quicker with than with a socket's own methods."""
 
 _COMPLAINT_INTERVAL_S: Final = 1.0
-_LOCAL_FAULTS: Final = EXHAUSTED | {errno.EAGAIN, errno.EADDRNOTAVAIL}
-"""Descriptors or local ports are used up (udp(7)): no fault of the endpoint's."""
+_LOCAL_FAULTS: Final = EXHAUSTED | {errno.EAGAIN}  # local ports are used up (udp(7))
 
 _log = logging.getLogger(__name__)
 

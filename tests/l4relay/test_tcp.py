@@ -32,7 +32,7 @@ async def test_keep_alive_and_no_delay_on_both_sides(start_relay: Any, start_ser
     writer.write(b"x")
     assert await reader.read(1) == b"x"
     [connection] = relay.worker.relays[0].flowing
-    for sock in (connection._flow.client, connection._flow.upstream):
+    for sock in (connection._sock, connection._upstream):
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
     writer.close()
