@@ -16,7 +16,7 @@ from typing import Final
 
 from l4relay.addresses import InetAddress, ListenAddress
 from l4relay.config.model import RelayConfig
-from l4relay.datagrams import ClientAddress, DatagramSocket
+from l4relay.datagrams import ClientAddress, server_calls
 from l4relay.endpoints import Endpoint
 from l4relay.listener import EXHAUSTED, MAPPED_PREFIX
 from l4relay.poller import Poller
@@ -55,13 +55,13 @@ class UdpRelay(Relay):
     def open_session(self, listener: "UdpListener", client: ClientAddress) -> "Session | None":
         """Return a session for a client that has none; None where it is refused or cannot be had."""
         source = client[0].removeprefix(MAPPED_PREFIX)
-        refusal = self.admission.admit(source, self.engine.poller.now)
+        refusal = self.admission.admit(source, self.poller.now)
         if refusal is not None:
             self.counts.refused[refusal] += 1
             return None
         self.counts.accepted += 1
         if len(self.sessions) >= self._max_sessions:
-            self._end_longest_idle("max_sessions")
+            next(iter(self.sessions)).end("max_sessions")
         session = Session(self, listener, client, source)
         self.sessions[session] = None
         return session if session.connect() else None
@@ -83,15 +83,11 @@ class UdpRelay(Relay):
 
     def no_descriptors(self, error: OSError) -> None:
         """Say that none are left, or no ports, at most once a second; one session makes room for the next."""
-        now = self.engine.poller.now
-        if now >= self._silent_until:
-            self._silent_until = now + _COMPLAINT_INTERVAL_S
+        if self.poller.now >= self._silent_until:
+            self._silent_until = self.poller.now + _COMPLAINT_INTERVAL_S
             _log.error("relay %s: %s: the longest idle session ends", self.config.name, error.strerror)
         if self.sessions:
-            self._end_longest_idle("no_descriptors")
-
-    def _end_longest_idle(self, reason: str) -> None:
-        next(iter(self.sessions)).end(reason)
+            next(iter(self.sessions)).end("no_descriptors")
 
 
 class UdpListener:
@@ -103,11 +99,10 @@ class UdpListener:
     def __init__(self, poller: Poller, listen: ListenAddress, sock: socket.socket, relay: UdpRelay) -> None:
         self._poller = poller
         self._sock = sock
-        self._datagrams = DatagramSocket(sock)
+        self._receive, self.send_to = server_calls(sock)
         self.listen = listen
         self.relay: UdpRelay | None = relay
         self.sessions: dict[ClientAddress, Session] = {}
-        self.send_to = self._datagrams.send_to
         poller.watch_level(sock, self._on_ready)
 
     def __str__(self) -> str:
@@ -122,20 +117,17 @@ class UdpListener:
     def retire(self) -> None:
         """Take no new clients; the socket closes with the last session, unless there is a relay again."""
         self.relay = None
-        if not self.sessions:
-            self._close()
+        if not self.is_open:
+            self._poller.close(self._sock)
 
     def forget(self, client: ClientAddress) -> None:
         """Drop a session that has ended."""
         del self.sessions[client]
-        if self.relay is None and not self.sessions:
-            self._close()
-
-    def _close(self) -> None:
-        self._poller.close(self._sock)
+        if not self.is_open:
+            self._poller.close(self._sock)
 
     def _on_ready(self, events: int) -> None:
-        receive, sessions = self._datagrams.receive, self.sessions
+        receive, sessions = self._receive, self.sessions
         for _ in range(_DATAGRAMS_A_TURN):
             try:
                 datagram, client = receive(_MAX_DATAGRAM)
@@ -175,10 +167,12 @@ class Session:
     """
 
     __slots__ = (
-        *("_client", "_endpoint", "_group", "_id", "_listener", "_opened_at", "_received", "_relay"),
+        *("_client", "_group", "_has_answered", "_id", "_listener", "_opened_at", "_received", "_relay"),
         *("_received_bytes", "_sent", "_sent_bytes", "_source", "_tried", "_unanswered", "_upstream"),
-        *("_has_answered", "_upstream_fd", "active_at", "is_open"),
+        *("_upstream_fd", "active_at"),
     )
+
+    _upstream: socket.socket
 
     def __init__(self, relay: UdpRelay, listener: UdpListener, client: ClientAddress, source: str) -> None:
         self._relay = relay
@@ -186,22 +180,20 @@ class Session:
         self._client = client
         self._source = source
         self._group = relay.names.default
-        self._endpoint: Endpoint | None = None
-        self._upstream: socket.socket | None = None
         self._tried: tuple[Endpoint, ...] = ()
+        self._upstream_fd = -1  # else `_upstream` leads to the last one of those
         self._has_answered = False
         self._unanswered: bytes | None = None
         self._sent = self._received = self._sent_bytes = self._received_bytes = 0
-        self._opened_at = self.active_at = relay.engine.poller.now
+        self._opened_at = self.active_at = relay.poller.now
         self._id = relay.engine.new_id()
-        self.is_open = True
 
     def connect(self) -> bool:
         """Turn to the next endpoint; false, and the session has ended, when there is none left."""
         while (endpoint := self._group.choose(self._source, self._tried)) is not None:
             self._tried = (*self._tried, endpoint)
             try:
-                upstream = _connected_socket(endpoint)
+                self._upstream = _connected_socket(endpoint)
             except OSError as error:
                 if error.errno in _LOCAL_FAULTS:
                     self.end("no_descriptors")
@@ -209,11 +201,11 @@ class Session:
                     return False
                 self._group.failed(endpoint, self.active_at)
                 continue
-            self._upstream, self._endpoint, self._has_answered = upstream, endpoint, False
-            self._upstream_fd = upstream.fileno()
+            self._upstream_fd = self._upstream.fileno()
+            self._has_answered = False
             endpoint.active += 1
             endpoint.total += 1
-            self._relay.engine.poller.watch_level(upstream, self._on_ready)
+            self._relay.poller.watch_level(self._upstream, self._on_ready)
             return True
         self.end("refused" if self._tried else "no_endpoint")
         return False
@@ -230,9 +222,6 @@ class Session:
 
     def end(self, reason: str) -> None:
         """Close, count and log; once."""
-        if not self.is_open:
-            return
-        self.is_open = False
         relay = self._relay
         del relay.sessions[self]
         self._let_go()
@@ -269,46 +258,41 @@ class Session:
         except OSError:
             pass  # what the kernel does not take is lost, as on any other link
         if not self._has_answered:
-            self._answered()
+            self._has_answered = True
+            self._group.succeeded(self._tried[-1])
         if relay.responses and self._received >= relay.responses * self._sent:
             self.end("responses")
 
-    def _answered(self) -> None:
-        assert self._endpoint is not None, "somebody has answered"
-        self._has_answered = True
-        self._group.succeeded(self._endpoint)
-
     def _refused(self) -> None:
         """Move to the next endpoint, and ask it what the last one was asked."""
-        assert self._endpoint is not None, "somebody has refused"
-        self._group.failed(self._endpoint, self._relay.engine.poller.now)
+        self._group.failed(self._tried[-1], self._relay.poller.now)
         self._let_go()
         if self._has_answered:  # since then, those that refused before it may be back
-            self._tried = (self._endpoint,)
+            self._tried = self._tried[-1:]
         if self.connect() and self._unanswered is not None:
             self._send(self._unanswered)
 
     def _let_go(self) -> None:
-        if self._upstream is not None and self._endpoint is not None:
-            self._relay.engine.poller.close(self._upstream)
-            self._endpoint.active -= 1
-            self._upstream = None
+        if self._upstream_fd >= 0:
+            self._relay.poller.close(self._upstream)
+            self._upstream_fd = -1
+            self._tried[-1].active -= 1
 
     def _write_log(self, reason: str) -> None:
-        log = self._relay.engine.log
-        if log.fd is None:
+        relay, tried = self._relay, self._tried
+        if relay.engine.log.fd is None:
             return
-        log.write(
+        relay.engine.log.write(
             type="udp",
-            relay=self._relay.config.name,
+            relay=relay.config.name,
             id=self._id,
             client=str(InetAddress(self._source, self._client[1])),
-            endpoint=self._endpoint.key if self._endpoint is not None else "",
+            endpoint=tried[-1].key if self._sent else "",
             sent=self._sent_bytes,
             received=self._received_bytes,
-            duration_ms=round((self._relay.engine.poller.now - self._opened_at) * 1000, 1),
+            duration_ms=round((relay.poller.now - self._opened_at) * 1000, 1),
             datagrams_sent=self._sent,
             datagrams_received=self._received,
-            attempts=len(self._tried) if len(self._tried) != 1 else None,
+            attempts=len(tried) if len(tried) != 1 else None,
             end=reason,
         )
