@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from l4relay.addresses import InetAddress, ListenAddress, UnixAddress
-from l4relay.poller import Poller
+from l4relay.poller import READABLE, Poller
 
 Accepted = Callable[[socket.socket, str, int], bool]
 """Takes a client's socket, its IP address ("" over a Unix socket) and its port.
@@ -111,7 +111,7 @@ class Listener:
         self.listen = listen
         self.accepted = accepted
         self.is_open = True
-        poller.watch_level(sock, self._on_ready)
+        poller.watch(sock, self._on_ready, READABLE)
 
     def __str__(self) -> str:
         """Return where the socket is bound, with the port that the system chose if it was 0."""
@@ -154,4 +154,4 @@ class Listener:
 
     def _resume(self) -> None:
         self._resume_handle = None
-        self._poller.watch_level(self._sock, self._on_ready)
+        self._poller.watch(self._sock, self._on_ready, READABLE)

@@ -20,8 +20,6 @@ ENDING: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 """The peer will send no more, or the socket has failed: read until the end shows."""
 
 _BOTH_EDGES: Final = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
-_READ_LEVEL: Final = select.EPOLLIN
-
 _MAX_EVENTS: Final = 256
 _TURN_S: Final = 0.004
 """How long polls follow each other before the loop gets its turn: under load this leaves out its own work."""
@@ -34,11 +32,7 @@ def _ignore(events: int) -> None:
 
 
 class Poller:
-    """Calls a handler when its socket becomes readable or writable; spurious calls are possible.
-
-    Edge-triggered: a handler is told once, and must go on until the system says that it would block, or ask
-    for another call with `rearm`.
-    """
+    """Calls a handler when its socket becomes readable or writable; spurious calls are possible."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -49,20 +43,16 @@ class Poller:
         """The monotonic time of the current turn, in seconds: precise enough for idle times."""
         self._loop.add_reader(self._epoll.fileno(), self._turn)
 
-    def watch(self, sock: socket.socket, handler: EventHandler) -> None:
-        """Watch both directions of a stream; what is ready already is reported, too."""
-        fd = sock.fileno()
-        self._handlers[fd] = handler
-        self._epoll.register(fd, _BOTH_EDGES)
+    def watch(self, sock: socket.socket, handler: EventHandler, events: int = _BOTH_EDGES) -> None:
+        """Watch a socket; what is ready already is reported, too.
 
-    def watch_level(self, sock: socket.socket, handler: EventHandler) -> None:
-        """Watch for what arrives, level-triggered: what is left is reported again.
-
-        Right for listeners and datagrams, where each read takes one unit and leaves the others.
+        Both directions are told of once: the handler has to go on until the system says that it would block,
+        or to ask for another call with `rearm`. With `READABLE` what is left is reported again, which is
+        right for listeners and datagrams.
         """
         fd = sock.fileno()
         self._handlers[fd] = handler
-        self._epoll.register(fd, _READ_LEVEL)
+        self._epoll.register(fd, events)
 
     def replace(self, sock: socket.socket, handler: EventHandler) -> None:
         """Give a watched socket another handler."""
@@ -74,10 +64,8 @@ class Poller:
 
     def pause(self, sock: socket.socket) -> None:
         """Stop watching a socket that stays open."""
-        fd = sock.fileno()
-        if self._handlers.get(fd, _ignore) is not _ignore:
-            self._handlers[fd] = _ignore
-            self._epoll.unregister(fd)
+        self._handlers[sock.fileno()] = _ignore
+        self._epoll.unregister(sock)
 
     def close(self, sock: socket.socket) -> None:
         """Stop watching and close, at the end of the turn.

@@ -19,7 +19,7 @@ from l4relay.config.model import RelayConfig
 from l4relay.datagrams import ClientAddress, server_calls
 from l4relay.endpoints import Endpoint
 from l4relay.listener import EXHAUSTED, MAPPED_PREFIX
-from l4relay.poller import Poller
+from l4relay.poller import READABLE, Poller
 from l4relay.relay import Engine, Relay
 
 _MAX_DATAGRAM: Final = 65_535
@@ -103,7 +103,7 @@ class UdpListener:
         self.listen = listen
         self.relay: UdpRelay | None = relay
         self.sessions: dict[ClientAddress, Session] = {}
-        poller.watch_level(sock, self._on_ready)
+        poller.watch(sock, self._on_ready, READABLE)
 
     def __str__(self) -> str:
         host, port = self._sock.getsockname()[:2]
@@ -205,7 +205,7 @@ class Session:
             self._has_answered = False
             endpoint.active += 1
             endpoint.total += 1
-            self._relay.poller.watch_level(self._upstream, self._on_ready)
+            self._relay.poller.watch(self._upstream, self._on_ready, READABLE)
             return True
         self.end("refused" if self._tried else "no_endpoint")
         return False
