@@ -41,6 +41,7 @@ class TcpRelay(Relay):
         """Connections that are not relayed yet, and the monotonic time when they have to be further."""
         self.flowing: set[Connection] = set()
         self._next_sweep = 0.0
+        self._sweep_interval = min(config.idle_timeout / _SWEEPS_PER_IDLE_TIMEOUT, _MAX_SWEEP_INTERVAL_S)
 
     @property
     def active(self) -> int:
@@ -58,9 +59,8 @@ class TcpRelay(Relay):
         for connection in [each for each, deadline in self.starting.items() if deadline <= now]:
             connection.on_late()
         if now >= self._next_sweep:
-            interval = self.config.idle_timeout / _SWEEPS_PER_IDLE_TIMEOUT
-            self._next_sweep = now + min(interval, _MAX_SWEEP_INTERVAL_S)
-            for connection in [each for each in self.flowing if each.is_idle(now, self.config.idle_timeout)]:
+            self._next_sweep = now + self._sweep_interval
+            for connection in [each for each in self.flowing if each.is_idle(now)]:
                 connection.end("idle_timeout")
 
     def close_all(self, reason: str) -> None:
@@ -122,14 +122,14 @@ class Connection:
         relay.engine.poller.watch(self._sock, self._on_preface)
         return True
 
-    def is_idle(self, now: float, idle_timeout: float) -> bool:
-        """Say whether no byte has moved for so many seconds."""
+    def is_idle(self, now: float) -> bool:
+        """Say whether no byte has moved for `idle_timeout`."""
         up, down = self._directions
         moved = up.moved + down.moved
         if moved != self._bytes_before:
             self._bytes_before = moved
             self._changed_at = now
-        return now - self._changed_at >= idle_timeout
+        return now - self._changed_at >= self._relay.config.idle_timeout
 
     def on_late(self) -> None:
         """Give up what should have happened by now: the preface, or the connection to the endpoint."""
@@ -158,8 +158,6 @@ class Connection:
         relay.count_end(reason, sent, received)
         self._write_log(reason, sent, received)
 
-    # ------------------------------------------------------------------------------------------- admit
-
     def _admit(self) -> bool:
         refusal = self._relay.admission.admit(self._client.source, self._accepted_at)
         if refusal is None:
@@ -169,8 +167,6 @@ class Connection:
         abort_on_close(self._sock)  # a reset leaves no TIME_WAIT behind, whatever they send us
         self.end(refusal)
         return False
-
-    # ----------------------------------------------------------------------------------------- preface
 
     def _on_preface(self, events: int) -> None:
         relay = self._relay
@@ -208,8 +204,6 @@ class Connection:
             self._expects_header = False
         return self._hello is None or self._hello.read(self._start)
 
-    # ---------------------------------------------------------------------------------- choose, connect
-
     def _connect(self) -> bool:
         """Begin to connect to the next endpoint, or end when there is none left to try; see `begin`."""
         relay = self._relay
@@ -237,18 +231,7 @@ class Connection:
     def _on_connect(self, events: int) -> None:
         if events & ENDING and self._upstream.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             self._connect_failed()
-        else:
-            self._connected(events)
-
-    def _connect_failed(self) -> None:
-        relay, endpoint = self._relay, self._tried[-1]
-        relay.engine.poller.close(self._upstream)
-        endpoint.active -= 1
-        self._endpoint = None
-        self._group.failed(endpoint, relay.engine.poller.now)
-        self._connect()
-
-    def _connected(self, events: int) -> None:
+            return
         relay, endpoint = self._relay, self._tried[-1]
         self._connected_at = self._changed_at = relay.engine.poller.now
         del relay.starting[self]
@@ -271,7 +254,13 @@ class Connection:
         engine.poller.watch(client, up.on_source)
         down.on_source(events)
 
-    # --------------------------------------------------------------------------------------------- log
+    def _connect_failed(self) -> None:
+        relay, endpoint = self._relay, self._tried[-1]
+        relay.engine.poller.close(self._upstream)
+        endpoint.active -= 1
+        self._endpoint = None
+        self._group.failed(endpoint, relay.engine.poller.now)
+        self._connect()
 
     def _write_log(self, reason: str, sent: int, received: int) -> None:
         log = self._relay.engine.log
