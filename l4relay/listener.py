@@ -29,14 +29,13 @@ _PAUSE_S: Final = 0.25
 EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
 """This machine, or process, has no more to give: descriptors, memory, local ports for connections (ip(7))."""
 
-MAPPED_PREFIX: Final = "::ffff:"
 _log = logging.getLogger(__name__)
 
 
 def bind(listen: ListenAddress, *, reuse_port: bool) -> socket.socket:
     """Return a bound, non-blocking socket, listening where it is a stream.
 
-    One for ``[::]`` leaves IPv4 to its `ipv4_twin`, where it has one: no socket can be told otherwise later.
+    One of IPv6 leaves IPv4 to a socket of its own: no socket can be told otherwise later.
 
     Args:
         listen: Where; a Unix socket that a dead process has left behind is replaced.
@@ -71,7 +70,7 @@ def bind(listen: ListenAddress, *, reuse_port: bool) -> socket.socket:
 def _set_options(sock: socket.socket, listen: ListenAddress, *, reuse_port: bool) -> None:
     if reuse_port:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    if listen.ipv4_twin is not None:
+    if sock.family == socket.AF_INET6:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
     if listen.transport == "udp":
         return
@@ -141,7 +140,7 @@ class Listener:
                     self._pause(os.strerror(error.errno))
                     return
                 continue  # this client has gone again (accept(2), ECONNABORTED and network errors)
-            source, port = (peer[0].removeprefix(MAPPED_PREFIX), peer[1]) if peer else ("", 0)
+            source, port = peer[:2] if peer else ("", 0)
             if not self.accepted(client, source, port):
                 self._pause("no descriptors or local ports for endpoints")
                 return

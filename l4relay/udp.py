@@ -18,7 +18,7 @@ from l4relay.addresses import InetAddress, ListenAddress
 from l4relay.config.model import RelayConfig
 from l4relay.datagrams import ClientAddress, server_calls
 from l4relay.endpoints import Endpoint
-from l4relay.listener import EXHAUSTED, MAPPED_PREFIX
+from l4relay.listener import EXHAUSTED
 from l4relay.poller import READABLE, Poller
 from l4relay.relay import Engine, Relay
 
@@ -54,7 +54,7 @@ class UdpRelay(Relay):
 
     def open_session(self, listener: "UdpListener", client: ClientAddress) -> "Session | None":
         """Return a session for a client that has none; None where it is refused or cannot be had."""
-        source = client[0].removeprefix(MAPPED_PREFIX)
+        source = client[0]
         refusal = self.admission.admit(source, self.poller.now)
         if refusal is not None:
             self.counts.refused[refusal] += 1
