@@ -64,7 +64,7 @@ class Direction:
 
     __slots__ = (
         *("_engine", "_is_plain", "_kept", "_lean_turns_left", "_on_end", "_read_bytes", "_side", "_sink"),
-        *("_sink_fd", "_source", "_source_fd", "_splice", "ended", "moved", "reverse"),
+        *("_sink_fd", "_source_fd", "_splice", "ended", "moved", "reverse"),
     )
 
     reverse: "Direction"
@@ -82,7 +82,6 @@ class Direction:
     ) -> None:
         self._engine = engine
         self._side = side
-        self._source = source
         self._sink = sink
         self._source_fd = source.fileno()
         self._sink_fd = sink.fileno()
@@ -181,7 +180,7 @@ class Direction:
             if full_reads == _FULL_READS and self._splice:
                 self._lean_turns_left = 1
                 break
-        self._engine.poller.rearm(self._source)
+        self._engine.poller.rearm(self._source_fd)
 
     def _pump_pipe(self) -> None:
         before = self.moved
@@ -200,7 +199,7 @@ class Direction:
                 is_lean = self.moved - before < _READ_BYTES
                 self._lean_turns_left = self._lean_turns_left - 1 if is_lean else _LEAN_TURNS
                 return
-        self._engine.poller.rearm(self._source)
+        self._engine.poller.rearm(self._source_fd)
 
     def _flush(self) -> None:
         """Write what is kept, as far as the sink takes it."""

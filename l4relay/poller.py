@@ -58,9 +58,9 @@ class Poller:
         """Give a watched socket another handler."""
         self._handlers[sock.fileno()] = handler
 
-    def rearm(self, sock: socket.socket) -> None:
+    def rearm(self, fd: int) -> None:
         """Have what is ready reported again, after the others had their turn."""
-        self._epoll.modify(sock.fileno(), _BOTH_EDGES)
+        self._epoll.modify(fd, _BOTH_EDGES)
 
     def pause(self, sock: socket.socket) -> None:
         """Stop watching a socket that stays open."""

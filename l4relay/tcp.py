@@ -185,7 +185,7 @@ class Connection:
         if not segment:
             self.end("client_closed")
         elif not is_complete:
-            relay.engine.poller.rearm(self._sock)
+            relay.engine.poller.rearm(self._sock.fileno())
         elif self._counted_as is not None or self._admit():
             relay.engine.poller.pause(self._sock)
             if self._hello is not None:

@@ -62,7 +62,7 @@ class UdpRelay(Relay):
         self.counts.accepted += 1
         if len(self.sessions) >= self._max_sessions:
             next(iter(self.sessions)).end("max_sessions")
-        session = Session(self, listener, client, source)
+        session = listener.sessions[client] = Session(self, listener, client, source)
         self.sessions[session] = None
         return session if session.connect() else None
 
@@ -135,12 +135,9 @@ class UdpListener:
                 return
             session = sessions.get(client)
             if session is None:
-                if self.relay is None:
-                    continue
-                session = self.relay.open_session(self, client)
+                session = self.relay.open_session(self, client) if self.relay is not None else None
                 if session is None:
                     continue
-                sessions[client] = session
             session.forward(datagram)
 
 
@@ -225,8 +222,7 @@ class Session:
         relay = self._relay
         del relay.sessions[self]
         self._let_go()
-        if self._listener.sessions.get(self._client) is self:
-            self._listener.forget(self._client)
+        self._listener.forget(self._client)
         relay.admission.release(self._source)
         relay.count_end(reason, self._sent_bytes, self._received_bytes)
         self._write_log(reason)
