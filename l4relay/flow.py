@@ -37,7 +37,7 @@ _FULL_READS: Final = 4
 """In a row, they make a direction bulk."""
 
 _LEAN_TURNS: Final = 9
-"""Turns in which the source of bulk gives less than a read; after these it is bulk no more."""
+"""Turns in a row in which the source gives less than a read: they end it, since there the loop is cheaper."""
 
 _DATA_ALONE: Final = READABLE | WRITABLE
 """What a source reports that has bytes, has not ended, and is itself a sink with room."""
