@@ -191,7 +191,7 @@ class Direction:
                 break
             self._kept = pipe
             count = pipe.fill(self._source_fd)
-            self._flush()
+            self._drain(pipe)
             if count == 0:
                 self._end()
                 return
@@ -205,14 +205,17 @@ class Direction:
         """Write what is kept, as far as the sink takes it."""
         kept = self._kept
         if isinstance(kept, Pipe):
-            while kept.filled:
-                self.moved += kept.drain(self._sink_fd)
-            self._engine.pipes.give_back(kept)
-            self._kept = b""
-        else:
-            sent = _write(self._sink_fd, kept)
-            self.moved += sent
-            self._kept = memoryview(kept)[sent:] if sent < len(kept) else b""
+            self._drain(kept)
+            return
+        sent = _write(self._sink_fd, kept)
+        self.moved += sent
+        self._kept = memoryview(kept)[sent:] if sent < len(kept) else b""
+
+    def _drain(self, pipe: Pipe) -> None:
+        while pipe.filled:
+            self.moved += pipe.drain(self._sink_fd)
+        self._kept = b""
+        self._engine.pipes.give_back(pipe)
 
     def _end(self) -> None:
         """Pass the end on, as a half-close; the second one ends the connection."""
