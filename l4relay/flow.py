@@ -18,9 +18,9 @@ import struct
 from collections.abc import Callable
 from typing import Final, Literal
 
-from l4relay.engine import Engine
 from l4relay.pipes import HAS_SPLICE, Pipe
 from l4relay.poller import READABLE, WRITABLE
+from l4relay.relay import Engine
 
 _READ_BYTES: Final = 65_536
 _SMALL_READ_BYTES: Final = 512 - 33
