@@ -18,7 +18,7 @@ from l4relay.listener import EXHAUSTED
 from l4relay.proxy_protocol import LOCAL_V2, serialise_v1
 
 _MAX_ANSWER_BYTES: Final = 65_536
-_LOCAL_FAULTS: Final = EXHAUSTED | {errno.EAGAIN, errno.EADDRNOTAVAIL}
+_LOCAL_FAULTS: Final = EXHAUSTED | {errno.EAGAIN}
 """Descriptors or local ports are used up (ip(7), udp(7)): that says nothing about the endpoint."""
 
 

@@ -206,7 +206,7 @@ class Connection:
 
     def _connect(self) -> bool:
         """Begin to connect to the next endpoint, or end when there is none left to try; see `begin`."""
-        relay = self._relay
+        relay, is_exhausted = self._relay, False
         while len(self._tried) < relay.config.connect_attempts:
             endpoint = self._group.choose(self._client.source, self._tried)
             if endpoint is None:
@@ -215,16 +215,19 @@ class Connection:
             try:
                 self._upstream = _connecting_socket(endpoint)
             except OSError as error:
-                if error.errno in EXHAUSTED:  # no fault of the endpoint's
-                    self.end("no_descriptors")
-                    return False
-                self._group.failed(endpoint, relay.engine.poller.now)
+                if error.errno in EXHAUSTED:  # no fault of the endpoint's; another may have another family
+                    is_exhausted = True
+                else:
+                    self._group.failed(endpoint, relay.engine.poller.now)
                 continue
             self._endpoint = endpoint
             endpoint.active += 1
             relay.starting[self] = relay.engine.poller.now + relay.config.connect_timeout
             relay.engine.poller.watch(self._upstream, self._on_connect)
             return True
+        if is_exhausted:
+            self.end("no_descriptors")
+            return False
         self.end("connect_failed" if self._tried else "no_endpoint")
         return True
 

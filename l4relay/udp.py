@@ -187,16 +187,16 @@ class Session:
 
     def connect(self) -> bool:
         """Turn to the next endpoint; false, and the session has ended, when there is none left."""
+        fault: OSError | None = None
         while (endpoint := self._group.choose(self._source, self._tried)) is not None:
             self._tried = (*self._tried, endpoint)
             try:
                 self._upstream = _connected_socket(endpoint)
             except OSError as error:
-                if error.errno in _LOCAL_FAULTS:
-                    self.end("no_descriptors")
-                    self._relay.no_descriptors(error)
-                    return False
-                self._group.failed(endpoint, self.active_at)
+                if error.errno in _LOCAL_FAULTS:  # no fault of the endpoint's; another may have another family
+                    fault = error
+                else:
+                    self._group.failed(endpoint, self.active_at)
                 continue
             self._upstream_fd = self._upstream.fileno()
             self._has_answered = False
@@ -204,7 +204,11 @@ class Session:
             endpoint.total += 1
             self._relay.poller.watch(self._upstream, self._on_ready, READABLE)
             return True
-        self.end("refused" if self._tried else "no_endpoint")
+        if fault is not None:
+            self.end("no_descriptors")
+            self._relay.no_descriptors(fault)
+        else:
+            self.end("refused" if self._tried else "no_endpoint")
         return False
 
     def forward(self, datagram: bytes) -> None:

@@ -3,8 +3,12 @@
 import asyncio
 import os
 import resource
+import shutil
 import socket
+import subprocess
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -322,3 +326,71 @@ async def test_without_descriptors_it_waits_and_goes_on(
             await loop.sock_sendall(client, b"hello")
             assert await asyncio.wait_for(loop.sock_recv(client, 5), 5) == b"hello"
     assert await relay.exchange() == b"hello"
+
+
+WITHOUT_IPV6 = """
+import asyncio, socket, sys
+from pathlib import Path
+from l4relay.config.load import load
+from l4relay.worker import Worker
+
+def echo_over_udp():
+    sock = socket.socket(type=socket.SOCK_DGRAM)
+    sock.bind(("127.0.0.1", 7))
+    while True:
+        sock.sendto(*sock.recvfrom(100))
+
+async def main():
+    async def echo(reader, writer):
+        writer.write(await reader.read(100))
+        writer.close()
+
+    async with await asyncio.start_server(echo, "127.0.0.1", 7):
+        asyncio.get_running_loop().run_in_executor(None, echo_over_udp)
+        worker = Worker(Path(sys.argv[1]), load(Path(sys.argv[1])))
+        running = asyncio.create_task(worker.run())
+        while not worker.listeners:
+            await asyncio.sleep(0)
+        for _ in range(4):
+            reader, writer = await asyncio.open_connection("127.0.0.1", 8)
+            writer.write(b"over TCP ")
+            sys.stderr.write((await reader.read(100)).decode())
+            writer.close()
+            with socket.socket(type=socket.SOCK_DGRAM) as client:
+                client.setblocking(False)
+                client.connect(("127.0.0.1", 8))
+                client.send(b"over UDP ")
+                async with asyncio.timeout(5):
+                    sys.stderr.write((await asyncio.get_running_loop().sock_recv(client, 100)).decode())
+        sys.stderr.flush()
+        os._exit(0)
+
+import os
+asyncio.run(main())
+"""
+
+
+def test_where_ipv6_is_off_its_endpoints_are_passed_over(tmp_path: Path) -> None:
+    """The kernel says EADDRNOTAVAIL then, as it does when local ports are used up."""
+    path = tmp_path / "routes.toml"
+    path.write_text(
+        '[l4relay]\nlog = "off"\n'
+        '[[relay]]\nname = "tcp"\nlisten = "127.0.0.1:8"\nendpoints = ["[::1]:7", "127.0.0.1:7"]\n'
+        '[[relay]]\nname = "udp"\nlisten = "udp://127.0.0.1:8"\nendpoints = ["[::1]:7", "127.0.0.1:7"]\n'
+    )
+    set_up = "ip link set lo up && echo 1 > /proc/sys/net/ipv6/conf/lo/disable_ipv6 && echo ready >&2"
+    inside = ["unshare", "--map-root-user", "--net", "sh", "-c"]
+    if (
+        shutil.which("unshare") is None
+        or b"ready" not in subprocess.run([*inside, set_up], capture_output=True, check=False).stderr
+    ):
+        pytest.skip("needs a network namespace of its own")
+    command = f'{set_up} && exec "$0" -c "$1" "$2"'
+    ran = subprocess.run(
+        [*inside, command, sys.executable, WITHOUT_IPV6, str(path)],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert ran.stderr == "ready\n" + 4 * "over TCP over UDP ", ran
