@@ -215,7 +215,7 @@ class Connection:
             try:
                 self._upstream = _connecting_socket(endpoint)
             except OSError as error:
-                if error.errno in EXHAUSTED:  # no fault of the endpoint's; another may have another family
+                if error.errno in EXHAUSTED:  # not the endpoint's; another may be of another family
                     is_exhausted = True
                 else:
                     self._group.failed(endpoint, relay.engine.poller.now)

@@ -193,7 +193,7 @@ class Session:
             try:
                 self._upstream = _connected_socket(endpoint)
             except OSError as error:
-                if error.errno in _LOCAL_FAULTS:  # no fault of the endpoint's; another may have another family
+                if error.errno in _LOCAL_FAULTS:  # not the endpoint's; another may be of another family
                     fault = error
                 else:
                     self._group.failed(endpoint, self.active_at)
