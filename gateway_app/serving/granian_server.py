@@ -28,6 +28,13 @@ _MAX_CONNECTIONS: Final = 65_536
 """For each worker. granian's default, the backlog divided by the workers, is less than idle clients open."""
 
 
+_OWN_MESSAGES_TO_OURS: Final = {
+    "handlers": {},
+    "loggers": {"_granian": {"handlers": [], "propagate": True}, "granian.access": {"handlers": []}},
+}
+"""granian's messages go where the gateway's go; its own handler waits for the reader of standard output."""
+
+
 class GatewayServer(MPServer):
     """granian, except that SIGHUP has the workers read the configuration again instead of replacing them."""
 
@@ -78,6 +85,7 @@ def make_server(drain_s: float, workers: int, address: str) -> GatewayServer:
         http1_settings=HTTP1Settings(max_buffer_size=64 * 1024 + 4096 * 100),
         log_access=False,
         log_level=LogLevels.warning,
+        log_dictconfig=_OWN_MESSAGES_TO_OURS,
         respawn_failed_workers=True,
         workers_kill_timeout=max(1, math.ceil(drain_s)),
     )

@@ -79,7 +79,14 @@ class Served:
     """A `gateway serve` in a directory of its own."""
 
     def __init__(
-        self, port: int, directory: Path, server: str, text: str, *options: str, workers: int = 1
+        self,
+        port: int,
+        directory: Path,
+        server: str,
+        text: str,
+        *options: str,
+        workers: int = 1,
+        messages_to: int = subprocess.STDOUT,
     ) -> None:
         self.directory = directory
         self.port = port
@@ -101,7 +108,7 @@ class Served:
             ],
             cwd=directory,
             stdout=self.output,
-            stderr=subprocess.STDOUT,
+            stderr=messages_to,
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
         )
         self.clients: list[Client] = []
@@ -186,8 +193,8 @@ Serve = Callable[..., Served]
 def serve(tmp_path: Path, new_port: NewPort) -> Iterator[Serve]:
     started: list[Served] = []
 
-    def start(server: str, text: str, *options: str, workers: int = 1) -> Served:
-        served = Served(new_port(), tmp_path, server, text, *options, workers=workers)
+    def start(server: str, text: str, *options: str, **settings: int) -> Served:
+        served = Served(new_port(), tmp_path, server, text, *options, **settings)
         started.append(served)
         return served
 
@@ -319,6 +326,36 @@ def test_a_worker_that_is_killed_comes_back(serve: Serve, server: str) -> None:
         os.kill(worker, signal.SIGKILL)
     eventually(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers))
     eventually(lambda: served.get("/ready")[0] == 200)
+
+
+@pytest.fixture
+def full_pipe() -> Iterator[int]:
+    """The end that is written to of a pipe that nobody reads."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writing, bytes(65536))
+    os.set_blocking(writing, True)
+    yield writing
+    os.close(reading)
+    os.close(writing)
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_messages_that_nobody_reads_hold_nothing_up(serve: Serve, server: str, full_pipe: int) -> None:
+    served = serve(server, file(), messages_to=full_pipe)
+    served.wait_ready()
+    (worker,) = descendants(served.process.pid, 1)
+    if server == "granian":
+        (worker,) = [child for child in children(worker) if b"resource_tracker" not in cmdline(child)]
+    os.kill(worker, signal.SIGKILL)  # which both server and supervisor tell
+    eventually(lambda: not Path(f"/proc/{worker}").exists())
+    served.wait_ready()
+    served.write(file().replace('"one"', '"two"'))
+    eventually(lambda: served.get("/ready") == (200, b"two"))
+    served.stop()
+    assert served.process.wait(DEADLINE_S) == 0
 
 
 def cmdline(pid: int) -> bytes:
