@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import resource
 import signal
 import sys
 from contextlib import suppress
@@ -26,6 +27,16 @@ if TYPE_CHECKING:
 
 _MAX_CONNECTIONS: Final = 65_536
 """For each worker. granian's default, the backlog divided by the workers, is less than idle clients open."""
+
+
+def max_connections(descriptors: int) -> int:
+    """Return how many clients a worker takes that may have so many descriptors.
+
+    Half of them are left for the endpoints and our own files: without any, granian asks the kernel for the
+    next client again and again, which takes a whole core. Those beyond wait in the kernel meanwhile.
+    """
+    is_unlimited = descriptors == resource.RLIM_INFINITY
+    return _MAX_CONNECTIONS if is_unlimited else max(1, min(_MAX_CONNECTIONS, descriptors // 2))
 
 
 _OWN_MESSAGES_TO_OURS: Final = {
@@ -81,7 +92,7 @@ def make_server(drain_s: float, workers: int, address: str) -> GatewayServer:
         loop=Loops.uvloop,
         workers=workers,
         backlog=BACKLOG,
-        backpressure=_MAX_CONNECTIONS,
+        backpressure=max_connections(resource.getrlimit(resource.RLIMIT_NOFILE)[0]),
         http1_settings=HTTP1Settings(max_buffer_size=64 * 1024 + 4096 * 100),
         log_access=False,
         log_level=LogLevels.warning,

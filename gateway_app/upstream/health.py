@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 import httpx
 
 from gateway_app.upstream.background import Background
+from gateway_app.upstream.exhaustion import is_exhaustion
 
 if TYPE_CHECKING:
     import random
@@ -88,7 +89,9 @@ class HealthChecker:
         async with self._client(endpoint) as client:
             while True:
                 error = await self._probe(client, endpoint)
-                if take_result(endpoint, error, config.healthy_after, config.unhealthy_after):
+                if error is not None and take_result(
+                    endpoint, error, config.healthy_after, config.unhealthy_after
+                ):
                     self._tell(endpoint, error)
                 await asyncio.sleep(config.interval * self._rng.uniform(1.0 - _JITTER, 1.0 + _JITTER))
 
@@ -109,8 +112,8 @@ class HealthChecker:
         )
         return httpx.AsyncClient(transport=transport, trust_env=False, timeout=self._config.timeout)
 
-    async def _probe(self, client: httpx.AsyncClient, endpoint: Endpoint) -> str:
-        """Ask once. Returns "" if it passed, else why not."""
+    async def _probe(self, client: httpx.AsyncClient, endpoint: Endpoint) -> str | None:
+        """Ask once. Returns "" if it passed, else why not; None if we could not ask."""
         try:
             async with asyncio.timeout(self._config.timeout):
                 request = client.build_request(
@@ -124,6 +127,8 @@ class HealthChecker:
         except TimeoutError:
             return f"no answer within {self._config.timeout:g} s"
         except (httpx.HTTPError, OSError) as error:
+            if is_exhaustion(error):
+                return None
             return str(error) or type(error).__name__
         return "" if 200 <= response.status_code < 400 else f"status {response.status_code}"
 

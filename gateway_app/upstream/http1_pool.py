@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from gateway_app.problem import Cause, GatewayError
 from gateway_app.upstream.deadlines import NEVER
+from gateway_app.upstream.exhaustion import is_exhaustion
 from gateway_app.upstream.http1 import Http1Connection
 from gateway_app.upstream.http1_request import head_of, start_upload
 from gateway_app.upstream.transport import Sent, UpstreamError
@@ -82,7 +83,8 @@ class Http1Pool:
 
         Raises:
             UpstreamError: the endpoint could not be reached, or its answer is broken.
-            GatewayError: no connection is free and too many requests wait, or the client's body is at fault.
+            GatewayError: no connection is free and too many requests wait, none can be opened since this
+                process has no descriptors left, or the client's body is at fault.
 
         """
         connection = self._take_idle(flight.started) or await self._acquire()
@@ -245,9 +247,11 @@ def _kept_s(timeout_s: float) -> float:
     return max(timeout_s - _KEEP_ALIVE_MARGIN_S, timeout_s / 2)
 
 
-def _connect_error(error: OSError) -> UpstreamError:
+def _connect_error(error: OSError) -> GatewayError:
     """Say what a failed connect means. Nothing of the request was sent."""
     detail = str(error) or type(error).__name__
+    if is_exhaustion(error):
+        return GatewayError(Cause.OVERLOADED, f"no connection can be opened here: {detail}")
     if isinstance(error, TimeoutError):
         return UpstreamError(
             Cause.CONNECT_TIMEOUT, "the endpoint did not accept the connection in time", Sent.NOTHING

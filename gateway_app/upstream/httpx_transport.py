@@ -13,6 +13,7 @@ import httpx
 from gateway_app.header_fields import check_answer, without_hop_by_hop
 from gateway_app.problem import Cause, GatewayError
 from gateway_app.upstream.deadlines import BodyWatch
+from gateway_app.upstream.exhaustion import is_exhaustion
 from gateway_app.upstream.transport import FieldList, Sent, UpstreamError
 
 if TYPE_CHECKING:
@@ -144,6 +145,8 @@ def _translated(error: httpx.TransportError) -> UpstreamError:
     detail = str(error) or type(error).__name__
     if isinstance(error, httpx.ConnectTimeout):
         return UpstreamError(Cause.CONNECT_TIMEOUT, detail, Sent.NOTHING)
+    if isinstance(error, httpx.ConnectError) and is_exhaustion(error):
+        return UpstreamError(Cause.OVERLOADED, f"no connection can be opened here: {detail}", Sent.NOTHING)
     if isinstance(error, httpx.ConnectError):
         return UpstreamError(Cause.CONNECTION_REFUSED, detail, Sent.NOTHING)
     if isinstance(error, httpx.PoolTimeout):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -14,6 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+
+from gateway_app.serving import granian_server
 
 DEADLINE_S = 20.0
 ROOT = Path(__file__).parents[3]
@@ -326,6 +329,27 @@ def test_a_worker_that_is_killed_comes_back(serve: Serve, server: str) -> None:
         os.kill(worker, signal.SIGKILL)
     eventually(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers))
     eventually(lambda: served.get("/ready")[0] == 200)
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_workers_have_as_many_descriptors_as_the_system_allows(serve: Serve, server: str) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 1024), hard))
+    try:
+        served = serve(server, file())
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    served.wait_ready()
+    status, pid = served.get("/pid")
+    assert (status, resource.prlimit(int(pid), resource.RLIMIT_NOFILE)) == (200, (hard, hard))
+
+
+@pytest.mark.parametrize(
+    ("descriptors", "connections"),
+    [(1, 1), (100, 50), (1024, 512), (1_048_576, 65_536), (resource.RLIM_INFINITY, 65_536)],
+)
+def test_clients_of_granian_leave_descriptors_for_the_endpoints(descriptors: int, connections: int) -> None:
+    assert granian_server.max_connections(descriptors) == connections
 
 
 @pytest.fixture

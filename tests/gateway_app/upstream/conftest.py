@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
+import resource
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, cast
 
 import pytest
@@ -253,3 +255,19 @@ def line() -> Callable[..., Line]:
     With `port`, or a URL in its place, it asks who listens there instead of the conversation.
     """
     return lambda conversation, port=0, **settings: Line(conversation, port, settings)
+
+
+@pytest.fixture
+def no_descriptors() -> Callable[[], AbstractContextManager[None]]:
+    """Let this process open nothing for a while."""
+
+    @contextmanager
+    def exhausted() -> Iterator[None]:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    return exhausted

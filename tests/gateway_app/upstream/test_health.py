@@ -4,10 +4,11 @@ import asyncio
 import random
 import ssl
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import trustme
 
@@ -118,6 +119,34 @@ async def test_a_killed_endpoint_comes_back_by_itself(
         assert endpoint.probe_error
         async with listening(service, port):
             await eventually(lambda: not endpoint.down)
+
+
+async def test_an_endpoint_that_cannot_be_asked_is_not_down(
+    eventually: Eventually, no_descriptors: Callable[[], AbstractContextManager[None]]
+) -> None:
+    service = Service()
+    async with listening(service) as port:
+        endpoint = Endpoint(f"http://127.0.0.1:{port}")
+        checker = CountingChecker(FAST, None, random.Random(1))
+        checker.watch(endpoint)
+        await eventually(lambda: endpoint.probes_in_row >= 1)
+        with no_descriptors():
+            asked = checker.asked
+            await eventually(lambda: checker.asked > asked + FAST.unhealthy_after)
+            assert not endpoint.down
+        await checker.aclose()
+
+
+class CountingChecker(HealthChecker):
+    """Counts the probes that have ended, whatever they told."""
+
+    asked = 0
+
+    async def _probe(self, client: httpx.AsyncClient, endpoint: Endpoint) -> str | None:
+        try:
+            return await super()._probe(client, endpoint)
+        finally:
+            self.asked += 1
 
 
 async def test_silence_is_failure(eventually: Eventually) -> None:

@@ -8,7 +8,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import pytest
@@ -285,6 +285,17 @@ async def test_nobody_listens(line: Any) -> None:
         for _ in range(3):
             assert (await made.ask("POST")).cause is Cause.CONNECTION_REFUSED
         assert made.pool == {"open": 0, "idle": 0, "waiting": 0}
+
+
+async def test_without_descriptors_no_endpoint_is_to_blame(
+    line: Any, no_descriptors: Callable[[], AbstractContextManager[None]]
+) -> None:
+    async with asyncio.timeout(5), line(Numbered(), max_connections=1) as made:
+        with no_descriptors():
+            assert (await made.ask()).cause is Cause.OVERLOADED
+        assert made.backend.endpoints[0].failures == 0
+        assert made.pool == {"open": 0, "idle": 0, "waiting": 0}
+        assert (await made.ask()).body == b"1"
 
 
 @contextmanager
