@@ -97,8 +97,8 @@ class AdminServer:
             logger.exception("the admin listener %s has failed; the gateway goes on without", self._listen)
 
     async def _keep_sampling(self) -> None:
-        while not self._stop.is_set():
-            try:
+        while True:
+            with suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), _SAMPLE_EVERY_S)
-            except TimeoutError:
-                self._metrics.sample()
+                return
+            self._metrics.sample()

@@ -177,6 +177,7 @@ class Metrics:
         self._routes: dict[str, RouteMetrics] = {}
         self._endpoints: dict[tuple[str, str], EndpointMetrics] = {}
         self._samplers: list[Callable[[], None]] = []
+        self._failing: set[Callable[[], None]] = set()
         self.unrouted = self.route("")
         in_flight = self.cell(families.IN_FLIGHT)
         self.add_sampler(lambda: in_flight.set(self.in_flight))
@@ -225,14 +226,21 @@ class Metrics:
     def remove_sampler(self, sampler: Callable[[], None]) -> None:
         """Undo `add_sampler`."""
         self._samplers.remove(sampler)
+        self._failing.discard(sampler)
 
     def sample(self) -> None:
         """Bring the gauges up to date."""
+        self.writer.flush()
         for sampler in self._samplers:
             try:
                 sampler()
-            except Exception:  # one that fails must not keep the others, or a scrape, from going on
-                logger.exception("a sampler has failed")
+            except Exception as error:  # one that fails must not keep the others, or a scrape, from going on
+                if sampler not in self._failing:  # else it has been told
+                    self._failing.add(sampler)
+                    trace = None if isinstance(error, OSError) else error
+                    logger.error("a sampler has failed: %s", error, exc_info=trace)
+            else:
+                self._failing.discard(sampler)
 
     def close(self) -> None:
         """Stop counting; what was counted stays readable for the other workers."""

@@ -6,12 +6,17 @@ counted stays when the worker crashes. An aligned double is read and written who
 `NAME.values` is the doubles, `NAME.series` names them: a JSON line `[family, [label value, …], slot, size]`
 for each series, written before its slots are used. `NAME` is the worker's `ProcessIdentity` and a random
 part.
+
+Where the file system is full the requests go on: numbers that find no room in the file are kept where nobody
+else reads them. The room is reserved before it is used, since to write to a page that cannot be had ends a
+process (SIGBUS).
 """
 
 from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import mmap
 import os
 import secrets
@@ -25,6 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+logger = logging.getLogger(__name__)
+
 Key = tuple[str, tuple[str, ...]]
 """A series: its family's name and its label values."""
 
@@ -32,11 +39,14 @@ VALUE_BYTES: Final = 8
 SEGMENT_VALUES: Final = 65_536
 """A file grows by so many; it is sparse, so only pages in use take memory."""
 
+_RESERVED_VALUES: Final = 2048
+"""So many get room in the file at a time."""
+
 _RETIRED: Final = "retired"
 
 
 class Block(NamedTuple):
-    """Some numbers next to each other: `values[base]` and on."""
+    """Some numbers next to each other: `values[base]` and on. A `slot` below 0 is in no file."""
 
     values: memoryview[float]
     base: int
@@ -50,6 +60,9 @@ class ValueWriter:
         directory: the workers' common one.
         name: what its files are called; by default after this process.
 
+    Attributes:
+        lacks_room: whether the file system had no room for something, so far.
+
     """
 
     def __init__(self, directory: Path, name: str | None = None) -> None:
@@ -59,18 +72,36 @@ class ValueWriter:
         self._file = os.open(directory / f"{self.name}.values", flags, 0o600)
         self._segments: list[tuple[mmap.mmap, memoryview[float]]] = []
         self._free = 0
+        self._reserved = 0
+        self._unwritten = bytearray()
+        self.lacks_room = False
 
     def allocate(self, size: int) -> Block:
         """Return `size` new numbers, at most `SEGMENT_VALUES`; they have no name yet."""
-        if not self._segments or self._free + size > SEGMENT_VALUES:
-            self._add_segment()
+        try:
+            if not self._segments or self._free + size > SEGMENT_VALUES:
+                self._add_segment()
+            while self._free + size > self._reserved:
+                self._reserve()
+        except OSError as error:
+            self._complain(error)
+            return Block(memoryview(array("d", bytes(size * VALUE_BYTES))), 0, -1)
         base, self._free = self._free, self._free + size
         return Block(self._segments[-1][1], base, (len(self._segments) - 1) * SEGMENT_VALUES + base)
 
     def describe(self, key: Key, slot: int, size: int) -> None:
         """Make `size` numbers from `slot` on known as the series `key`."""
-        line = json.dumps([key[0], key[1], slot, size]) + "\n"
-        os.write(self._series, line.encode())
+        if slot >= 0:
+            self._unwritten += (json.dumps([key[0], key[1], slot, size]) + "\n").encode()
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the names for which there was no room before, if there is now."""
+        try:
+            while self._unwritten:
+                del self._unwritten[: os.write(self._series, self._unwritten)]
+        except OSError as error:
+            self._complain(error)
 
     def close(self) -> None:
         """Release the mapping; the files stay for the other workers to read."""
@@ -87,7 +118,17 @@ class ValueWriter:
         os.ftruncate(self._file, offset + length)
         mapping = mmap.mmap(self._file, length, offset=offset)
         self._segments.append((mapping, memoryview(mapping).cast("d")))
-        self._free = 0
+        self._free = self._reserved = 0
+
+    def _reserve(self) -> None:
+        offset = ((len(self._segments) - 1) * SEGMENT_VALUES + self._reserved) * VALUE_BYTES
+        os.posix_fallocate(self._file, offset, _RESERVED_VALUES * VALUE_BYTES)
+        self._reserved += _RESERVED_VALUES
+
+    def _complain(self, error: OSError) -> None:
+        if not self.lacks_room:
+            self.lacks_room = True
+            logger.error("metrics are incomplete, since there is no room for their numbers: %s", error)
 
 
 class WorkerValues(NamedTuple):
@@ -130,7 +171,8 @@ def retire(directory: Path, *, summed: frozenset[str], at_least: int = 8) -> Non
                 writer.describe(key, block.slot, len(numbers))
         finally:
             writer.close()
-        for path in ended:
+        useless = [directory / f"{writer.name}.series"] if writer.lacks_room else ended
+        for path in useless:
             path.with_suffix(".values").unlink(missing_ok=True)
             path.unlink()
 

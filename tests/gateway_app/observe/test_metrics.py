@@ -1,6 +1,8 @@
+import resource
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +13,14 @@ from gateway_app.observe.backends import BackendSampler
 from gateway_app.observe.exposition import render
 from gateway_app.observe.families import FAMILIES, SUMMED
 from gateway_app.observe.metrics import Metrics
-from gateway_app.observe.shared_values import SEGMENT_VALUES, read_workers
+from gateway_app.observe.shared_values import (
+    SEGMENT_VALUES,
+    VALUE_BYTES,
+    ValueWriter,
+    read_workers,
+    retire,
+    sum_series,
+)
 
 Scrape = Callable[..., float | None]
 
@@ -27,6 +36,85 @@ def work(directory: Path, count: int) -> None:
     metrics.sample()
     print("counted", flush=True)
     sys.stdin.read()
+
+
+@contextmanager
+def full_disk(room_bytes: int = 0) -> Iterator[None]:
+    """No file of this process grows beyond so much."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_fails_no_request_and_is_told_once(
+    tmp_path: Path, scrape: Scrape, caplog: pytest.LogCaptureFixture
+) -> None:
+    with full_disk():
+        metrics = Metrics(tmp_path)
+        for _ in range(3):
+            metrics.route("early").observe("b", 200, 0.003, 1, 10)
+            metrics.count_error("early", "no_route")
+            metrics.sample()
+    assert len(caplog.records) == 1
+    assert "no room" in caplog.text
+
+    metrics.route("late").observe("b", 200, 0.003, 1, 10)
+    assert scrape("requests_total", route="late", backend="b", code="200") == 1
+    metrics.close()
+
+
+def test_a_name_that_found_no_room_is_written_when_there_is_some(tmp_path: Path, scrape: Scrape) -> None:
+    metrics = Metrics(tmp_path)
+    names = next(tmp_path.glob("*.series"))
+    with full_disk(names.stat().st_size + 10):
+        metrics.cell(families.ERRORS, "r", "no_route").add()
+        assert scrape("errors_total", route="r", cause="no_route") is None  # half a line is none
+    metrics.sample()
+    assert scrape("errors_total", route="r", cause="no_route") == 1
+    metrics.close()
+
+
+def test_numbers_have_their_room_before_they_are_written(tmp_path: Path) -> None:
+    """Else a full file system would end the process at the first write to a page."""
+    writer = ValueWriter(tmp_path)
+    block = writer.allocate(3000)
+    assert next(tmp_path.glob("*.values")).stat().st_blocks * 512 >= (block.slot + 3000) * VALUE_BYTES
+    writer.close()
+
+
+def test_what_ended_workers_have_counted_stays_where_there_is_no_room_to_add_it_up(tmp_path: Path) -> None:
+    for pid in range(10):
+        writer = ValueWriter(tmp_path, f"{pid + 1}-1.aaaa")
+        block = writer.allocate(1)
+        block.values[block.base] = 1.0
+        writer.describe((families.RETRIES, ("b",)), block.slot, 1)
+        writer.close()
+    with full_disk():
+        retire(tmp_path, summed=SUMMED)
+    assert sum_series(read_workers(tmp_path), SUMMED) == {(families.RETRIES, ("b",)): [10.0]}
+    retire(tmp_path, summed=SUMMED)
+    assert len(list(tmp_path.glob("*.series"))) == 1
+    assert sum_series(read_workers(tmp_path), SUMMED) == {(families.RETRIES, ("b",)): [10.0]}
+
+
+def test_a_sampler_that_fails_is_told_once_and_tried_again(
+    metrics: Metrics, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls = []
+
+    def sampler() -> None:
+        calls.append(None)
+        if len(calls) != 4:
+            raise OSError("no file")
+
+    metrics.add_sampler(sampler)
+    for _ in range(5):
+        metrics.sample()
+    assert len(calls) == 5
+    assert [record.getMessage() for record in caplog.records] == ["a sampler has failed: no file"] * 2
 
 
 def test_workers_are_summed_and_what_a_killed_one_counted_stays(tmp_path: Path, scrape: Scrape) -> None:
