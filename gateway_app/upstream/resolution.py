@@ -46,18 +46,23 @@ class NameFollower:
     async def run(self) -> None:
         """Follow the name until cancelled."""
         known: tuple[str, ...] = ()
+        told = ""  # of a failure that lasts: it comes back with every question
         while True:
             try:
                 resolution = await self._resolver.resolve(self._host)
             except ResolveError as error:
-                logger.warning("%s: keeping %s", error, ", ".join(known) or "no address")
+                if str(error) != told:
+                    told = str(error)
+                    logger.warning("%s: keeping %s", error, ", ".join(known) or "no address")
                 expires_in_s = RETRY_S
             else:
                 expires_in_s = resolution.expires_in_s
                 addresses = one_family(resolution.addresses)
+                if addresses != known or told:
+                    told = ""
+                    logger.info("%s is %s", self._host, ", ".join(addresses))
                 if addresses != known:
                     known = addresses
-                    logger.info("%s is %s", self._host, ", ".join(addresses))
                     self._on_addresses(addresses)
             self.is_asked.set()
             await asyncio.sleep(expires_in_s)

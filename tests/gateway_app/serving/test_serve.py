@@ -352,6 +352,24 @@ def test_clients_of_granian_leave_descriptors_for_the_endpoints(descriptors: int
     assert granian_server.max_connections(descriptors) == connections
 
 
+@pytest.mark.parametrize("server", SERVERS)
+def test_an_answer_that_is_cut_off_is_a_line_of_the_access_log_alone(serve: Serve, server: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as endpoint:
+        text = file().replace('"off"', '"json"').replace("asgi:held_app:app", "http://127.0.0.1:ENDPOINT")
+        served = serve(server, text.replace("ENDPOINT", str(endpoint.getsockname()[1])))
+        served.wait_ready()
+        client = served.client()
+        client.ask("/held")
+        with endpoint.accept()[0] as connection:
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf")
+        assert client.answer() == (200, b"half")
+    served.stop()
+    assert served.process.wait(DEADLINE_S) == 0
+    assert '"error":"answer_incomplete"' in served.log()
+    assert "Traceback" not in served.log()
+
+
 @pytest.fixture
 def full_pipe() -> Iterator[int]:
     """The end that is written to of a pipe that nobody reads."""

@@ -118,6 +118,27 @@ async def test_an_outage_of_dns_changes_nothing(
         await eventually(lambda: len(backend.endpoints) == 1)
 
 
+async def test_an_outage_of_dns_is_told_once_and_so_is_its_end(
+    bench: Any,
+    resolver: Resolver,
+    nameserver: Nameserver,
+    caplog: pytest.LogCaptureFixture,
+    eventually: Eventually,
+) -> None:
+    bench.resolver = resolver
+    backend = bench.of(NAME)
+    with caplog.at_level(logging.INFO, "gateway.upstream"):
+        await backend.start()
+        for outage in (1, 2):
+            nameserver.addresses = []
+            asked = nameserver.asked
+            await eventually(lambda asked=asked: nameserver.asked > asked + 10)  # type: ignore[misc]
+            nameserver.addresses = [1, 2]
+            told = 1 + 2 * outage
+            await eventually(lambda told=told: len(caplog.messages) >= told)  # type: ignore[misc]
+    assert [("keeping" in message) for message in caplog.messages] == [False, True, False, True, False]
+
+
 async def test_a_name_unknown_at_the_start_is_served_once_it_is_known(
     bench: Any, resolver: Resolver, nameserver: Nameserver, eventually: Eventually, exchange: Any, scope: Any
 ) -> None:
