@@ -1,5 +1,8 @@
 """hypercorn's connections, but a PROXY header may come first, to wait costs nothing, and a cut answer is cut.
 
+Nor does a client that takes nothing keep its connection: hypercorn waits for it without end once the
+connection is to be closed.
+
 hypercorn starts a task for each idle connection and cancels it when a request comes, which is a good part of
 what a small request costs it. Here an idle connection is an entry in a dictionary, which keeps the order in
 which they became idle, and one timer a second closes those that have been idle for too long.
@@ -8,7 +11,12 @@ which they became idle, and one timer a second closes those that have been idle 
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
+import socket
+import struct
+import sys
+import termios
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
@@ -39,6 +47,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _SWEEP_INTERVAL_S: Final = 1.0
+_NO_LINGER: Final = struct.pack("ii", 1, 0)
 
 
 class IdleConnections:
@@ -50,7 +59,7 @@ class IdleConnections:
     """
 
     def __init__(self, keep_alive_s: float, sweep_s: float = _SWEEP_INTERVAL_S) -> None:
-        self._keep_alive_s = keep_alive_s
+        self.keep_alive_s = keep_alive_s
         self._sweep_s = sweep_s
         self._idle_since: dict[Connection, float] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -91,7 +100,7 @@ class IdleConnections:
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         """Close those whose time is over; come back while there are others."""
         self._timer = None
-        over = loop.time() - self._keep_alive_s
+        over = loop.time() - self.keep_alive_s
         for connection, idle_since in self._idle_since.items():
             if idle_since > over:
                 self._sweep_later(loop)
@@ -123,6 +132,7 @@ class Connection(TCPServer):
         self._idle = idle
         self._expects_header = expects_header
         self._is_cancelled = False
+        self._waiting: asyncio.TimerHandle | None = None
         self.idle_task = _IdleMark(self, idle)  # type: ignore[assignment]  # has what hypercorn calls
 
     async def run(self) -> None:
@@ -173,10 +183,31 @@ class Connection(TCPServer):
             self._is_cancelled = True
             raise
 
+    def _stop_waiting(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._waiting = None
+
     async def _close(self) -> None:
-        """Be idle no more: the task group may have ended, in which `end` would start its task."""
-        self._idle.discard(self)
-        await super()._close()
+        """Close once the client has taken what was written, or nothing for as long as it may be idle."""
+        self._idle.discard(self)  # the task group may have ended, in which `end` would start its task
+        self._wait_for_client(sys.maxsize)
+        try:
+            await super()._close()
+        finally:
+            self._stop_waiting()
+
+    def _wait_for_client(self, untaken: int) -> None:
+        """Break the connection off if there are still as many bytes `untaken`, else look again later."""
+        self._stop_waiting()
+        transport = self.writer.transport
+        left = transport.get_write_buffer_size() + _unacknowledged(transport)
+        if left < untaken:
+            self._waiting = self.loop.call_later(self._idle.keep_alive_s, self._wait_for_client, left)
+            return
+        with suppress(OSError):  # else the system would go on offering the rest for minutes
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+        transport.abort()
 
     def end(self) -> None:
         """Close the connection soon, unless a request that has arrived already comes before."""
@@ -193,6 +224,15 @@ class Connection(TCPServer):
             await self._initiate_server_close()
         else:
             transport.resume_reading()
+
+
+def _unacknowledged(transport: asyncio.BaseTransport) -> int:
+    """Return how many bytes the system has been given that the client has not taken; tcp(7), SIOCOUTQ."""
+    try:
+        count = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
+    except (OSError, ValueError):  # it is closed
+        return 0
+    return int.from_bytes(count, sys.byteorder)
 
 
 class Http1(H11Protocol):

@@ -1,6 +1,7 @@
 """Idle connections under hypercorn: closed when their time is over or at a stop, never under a request."""
 
 import asyncio
+import select
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
@@ -23,6 +24,7 @@ from l4relay.proxy_protocol import serialise_v1, serialise_v2
 
 KEEP_ALIVE_S = 0.3
 SWEEP_S = 0.05
+LARGE = 16 * 1024 * 1024  # more than the system's buffers take
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
@@ -48,6 +50,12 @@ class Server:
         self.scopes.append(scope)
         self.asked.set()
         await self.may_answer.wait()
+        if scope["path"].startswith("/large"):
+            length = (b"content-length", b"%d" % LARGE)
+            await send({"type": "http.response.start", "status": 200, "headers": [length]})
+            async with asyncio.timeout(0.1 if scope["path"] == "/large-cut" else None):
+                await send({"type": "http.response.body", "body": bytes(LARGE)})
+            return
         if scope["path"] == "/cut":
             await send({"type": "http.response.start", "status": 200, "headers": []})
             await send({"type": "http.response.body", "body": b"half", "more_body": True})
@@ -111,6 +119,38 @@ def pass_time(monkeypatch: pytest.MonkeyPatch) -> PassTime:
         await asyncio.sleep(3 * SWEEP_S)
 
     return move
+
+
+def read_to_the_end(client: socket.socket) -> None:
+    while client.recv(65536):
+        pass
+
+
+async def test_a_client_that_takes_nothing_does_not_keep_its_connection(serving: Serving) -> None:
+    async with serving(KEEP_ALIVE_S) as server, asyncio.timeout(10):
+        server.may_answer.set()
+        with socket.create_connection(("127.0.0.1", server.port)) as client:
+            client.sendall(GET.replace(b" / ", b" /large-cut "))
+            broken_off = select.poll()
+            broken_off.register(client, 0)  # errors alone
+            await asyncio.to_thread(broken_off.poll, 8000)
+            with pytest.raises(ConnectionResetError):
+                read_to_the_end(client)
+
+
+async def test_a_client_that_is_slow_gets_the_whole_answer(serving: Serving) -> None:
+    async with serving(KEEP_ALIVE_S) as server, asyncio.timeout(20):
+        server.may_answer.set()
+        reader, writer = await server.connect()
+        writer.write(GET.replace(b" / ", b" /large ").replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+        await reader.readuntil(b"\r\n\r\n")
+        received, slow_until = 0, LARGE - 3 * 1024 * 1024
+        while piece := await reader.read(65536):
+            received += len(piece)
+            if received > slow_until:  # the rest is in buffers, and the connection about to be closed
+                await asyncio.sleep(KEEP_ALIVE_S / 10)
+        assert received == LARGE
+        writer.close()
 
 
 async def test_a_silent_connection_is_closed_when_its_time_is_over(serving: Serving) -> None:
