@@ -21,6 +21,7 @@ from granian.server.mp import MPServer
 
 from gateway_app.serving.listeners import BACKLOG, host_and_port
 from gateway_app.serving.logs import configure_logging
+from gateway_app.serving.parent import end_with_parent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -102,14 +103,15 @@ def make_server(drain_s: float, workers: int, address: str) -> GatewayServer:
     )
 
 
-def _end_on_signals() -> None:
-    """Let SIGTERM end a worker that does not listen for it yet.
+def _prepare_worker() -> None:
+    """Let SIGTERM end a worker that does not listen for it yet, and granian's end each worker.
 
     It inherits handlers that tell granian's main loop, which does not run in it: the signal would be lost,
     and a stop while the worker starts would last until it is killed for being late.
     """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
+    end_with_parent()
 
 
 def _schedule_in_batches() -> None:
@@ -128,7 +130,7 @@ def main(arguments: Sequence[str]) -> None:
     """Serve until SIGTERM, then let the workers finish what runs, within the drain time."""
     configure_logging()
     _schedule_in_batches()
-    os.register_at_fork(after_in_child=_end_on_signals)
+    os.register_at_fork(after_in_child=_prepare_worker)
     drain_s, workers, address = arguments
     make_server(float(drain_s), int(workers), address).serve()
 

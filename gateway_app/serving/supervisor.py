@@ -9,14 +9,14 @@ a child ends      it is started again after a pause; one that keeps ending at on
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import logging
 import signal
-import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Final
+
+from gateway_app.serving.parent import end_with_parent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +29,6 @@ _SOON_S: Final = 10.0
 _MOST_FAILED_STARTS: Final = 3
 _KILL_AFTER_S: Final = 3.0
 """So long beyond `drain_s` a child may take to close what it has."""
-_PR_SET_PDEATHSIG: Final = 1  # prctl(2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,8 +158,4 @@ def _prepare_child() -> None:
     """Set up a child between fork and exec."""
     # A SIGHUP that comes before the child listens for it must not end it; what it would read is new anyway.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    if _LIBC is not None:  # a supervisor that is killed takes its children with it
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-_LIBC: Final = ctypes.CDLL(None) if sys.platform == "linux" else None
+    end_with_parent()

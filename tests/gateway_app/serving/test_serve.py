@@ -400,6 +400,17 @@ def test_messages_that_nobody_reads_hold_nothing_up(serve: Serve, server: str, f
     assert served.process.wait(DEADLINE_S) == 0
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the signal at a parent's death is Linux's")
+def test_granian_that_is_killed_takes_its_workers_with_it(serve: Serve) -> None:
+    served = serve("granian", file(), workers=2)
+    served.wait_ready()
+    (granian,) = children(served.process.pid)
+    workers = [child for child in children(granian) if b"resource_tracker" not in cmdline(child)]
+    os.kill(granian, signal.SIGKILL)
+    eventually(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers))
+    served.wait_ready()
+
+
 def cmdline(pid: int) -> bytes:
     return Path(f"/proc/{pid}/cmdline").read_bytes()
 
