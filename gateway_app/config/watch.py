@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import signal
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
@@ -17,6 +18,8 @@ from watchfiles import awatch
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
     from pathlib import Path
+
+logger = logging.getLogger("gateway")
 
 _SETTLED_MS: Final = 50
 """So long nothing must change before a change is told: an editor's writes come closer together."""
@@ -52,28 +55,49 @@ async def changes(path: Path, seen: bytes | None) -> AsyncGenerator[None, None]:
 
 async def _watch(path: Path, known: bytes | None, wake: asyncio.Event) -> None:
     """Set `wake` whenever the content has changed. A file that is missing for a moment is not a change."""
+    told = ""
     while True:
-        directories = _directories(path)
-        async for _ in awatch(
-            *directories,
-            watch_filter=None,
-            step=_SETTLED_MS,
-            debounce=_MOST_MS,
-            rust_timeout=_LOOK_EVERY_MS,
-            yield_on_timeout=True,
-            recursive=False,
-        ):
+        try:
+            async for found in _contents(path):
+                told = ""
+                if found is not None and found != known:
+                    known = found
+                    wake.set()
+        except OSError as error:  # a directory has gone, or the system has no watches or descriptors left
+            if str(error) != told:
+                told = str(error)
+                logger.warning("%s is looked at only every few seconds: %s", path, error)
+            await asyncio.sleep(_LOOK_EVERY_MS / 1000)
             found = digest(path)
             if found is not None and found != known:
                 known = found
                 wake.set()
-            if _directories(path) != directories:
-                break  # a link leads elsewhere now
+
+
+async def _contents(path: Path) -> AsyncIterator[bytes | None]:
+    """Yield the file's digest whenever something may have changed, until a link leads elsewhere.
+
+    Raises OSError if that cannot be watched.
+    """
+    directories = _directories(path)
+    async for _ in awatch(
+        *directories,
+        watch_filter=None,
+        step=_SETTLED_MS,
+        debounce=_MOST_MS,
+        rust_timeout=_LOOK_EVERY_MS,
+        yield_on_timeout=True,
+        recursive=False,
+    ):
+        yield digest(path)
+        if _directories(path) != directories:
+            return
 
 
 def _directories(path: Path) -> set[Path]:
     """Return where a change can show: beside the file, and beside what it links to, by whatever link."""
-    return {path.absolute().parent, path.resolve().parent}
+    beside, target = path.absolute().parent, path.resolve().parent
+    return {beside, target} if target.is_dir() else {beside}  # a link may lead nowhere for a moment
 
 
 def digest(path: Path) -> bytes | None:

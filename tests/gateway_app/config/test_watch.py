@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 from pathlib import Path
@@ -109,3 +110,56 @@ async def test_a_change_between_the_first_reading_and_the_watch_is_told(tmp_path
     async with asyncio.timeout(10):
         await anext(watch)
     await watch.aclose()
+
+
+async def test_a_link_that_leads_nowhere_for_a_moment(tmp_path: Path) -> None:
+    first, second = tmp_path / "v1", tmp_path / "v2"
+    first.mkdir()
+    (first / "routes.toml").write_text("one")
+    path = tmp_path / "routes.toml"
+    path.symlink_to(first / "routes.toml")
+    watching = Watching(path)
+    await watching.started(path)
+    try:
+        path.unlink()
+        path.symlink_to(second / "routes.toml")
+        await asyncio.sleep(4)  # longer than until it is looked at: there is nothing to await
+        second.mkdir()
+        (second / "routes.toml").write_text("two")
+        await watching.next()
+        write_at_once(second / "routes.toml", "three")
+        await watching.next()
+    finally:
+        await watching.stop()
+
+
+class Warned(logging.Handler):
+    """Keeps what is logged, to be awaited."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.messages: asyncio.Queue[str] = asyncio.Queue()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.put_nowait(record.getMessage())
+
+
+async def test_what_cannot_be_watched_is_looked_at(tmp_path: Path) -> None:
+    directory = tmp_path / "late"
+    path = directory / "routes.toml"
+    warned = Warned()
+    logger = logging.getLogger("gateway")
+    logger.addHandler(warned)
+    watching = Watching(path)
+    try:
+        async with asyncio.timeout(10):
+            assert "is looked at only every few seconds" in await warned.messages.get()
+        directory.mkdir()
+        path.write_text("here")
+        await watching.next()
+        write_at_once(path, "there")
+        await watching.next()
+    finally:
+        await watching.stop()
+        logger.removeHandler(warned)
+    assert warned.messages.empty()
