@@ -108,7 +108,12 @@ class Supervisor:
         failed_starts = 0
         while not self._stopping.is_set():
             began = monotonic()
-            status = await self._run_once(program)
+            try:
+                status = await self._run_once(program)
+            except OSError as error:  # the system is short of something: the others go on, and this one later
+                logger.error("%s cannot be started now: %s", program.name, error)
+                await self._pause()
+                continue
             if self._stopping.is_set():
                 return
             failed_starts = failed_starts + 1 if monotonic() - began < _SOON_S else 0
@@ -118,8 +123,11 @@ class Supervisor:
                 self._has_failed = True
                 self._stop()
                 return
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), _PAUSE_S)
+            await self._pause()
+
+    async def _pause(self) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), _PAUSE_S)
 
     async def _run_once(self, program: Program) -> int:
         process = await asyncio.create_subprocess_exec(
