@@ -12,6 +12,7 @@ from pathlib import Path
 from l4relay.admission import LimitTable
 from l4relay.config.load import ConfigError, load
 from l4relay.config.model import Config
+from l4relay.observe.messages import MessageHandler
 from l4relay.observe.status import start_admin
 from l4relay.supervisor import Supervisor, run_worker
 from l4relay.worker import Stamp, Worker, stamp_of
@@ -43,7 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{options.file}: {len(config.relays)} relays, nothing wrong")
         return 0
     logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s l4relay[%(process)d] %(levelname)s: %(message)s"
+        level=logging.INFO,
+        format="%(asctime)s l4relay[%(process)d] %(levelname)s: %(message)s",
+        handlers=[MessageHandler()],
     )
     _raise_descriptor_limit()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from watchfiles import awatch
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, AsyncIterator
     from pathlib import Path
 
 logger = logging.getLogger("gateway")

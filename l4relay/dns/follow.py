@@ -21,6 +21,7 @@ async def follow_names(
     While a name cannot be resolved, its last addresses stay: an endpoint that moves is rarer than a
     nameserver that fails. `last` has them for the list that takes this one's place at a reload.
     """
+    told = ""  # of a failure that lasts: it comes back with every question
     if address in last:
         group.set_addresses(config, last[address])
     while True:
@@ -29,7 +30,10 @@ async def follow_names(
             resolution = await resolver.resolve(address.host)
             expires_in_s = resolution.expires_in_s
             last[address] = [InetAddress(each, address.port) for each in resolution.addresses]
+            told = ""
         except ResolveError as error:
-            _log.warning("%s", error)
+            if str(error) != told:
+                told = str(error)
+                _log.warning("%s", error)
         group.set_addresses(config, last.get(address, []))
         await asyncio.sleep(expires_in_s)

@@ -13,6 +13,8 @@ import stat
 import time
 from typing import Final
 
+from l4relay.observe.messages import own_descriptor
+
 _FLUSH_BYTES: Final = 32_768
 _MAX_WAITING_BYTES: Final = 1 << 24
 _LAST_WAIT_S: Final = 2.0
@@ -32,7 +34,8 @@ class AccessLog:
         self.fd = fd
         is_pipe = fd is not None and stat.S_ISFIFO(os.fstat(fd).st_mode)
         self._piece_bytes = select.PIPE_BUF if is_pipe else _FLUSH_BYTES
-        self._fd = _without_waiting(fd) if fd is not None and is_pipe else fd
+        own = own_descriptor(fd) if fd is not None else None
+        self._fd = fd if own is None else own
         self._waiting = bytearray()
         self._lost = 0
         self._second = 0
@@ -91,11 +94,3 @@ class AccessLog:
             self._second = second
             self._second_text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
         return f"{self._second_text}.{int((now - second) * 1000):03}Z"
-
-
-def _without_waiting(pipe: int) -> int:
-    """Return a descriptor of our own for a pipe: the flag would reach everybody who shares the given one."""
-    try:
-        return os.open(f"/proc/self/fd/{pipe}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:  # no /proc, or another user's pipe
-        return pipe

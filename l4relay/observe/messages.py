@@ -32,7 +32,7 @@ class MessageHandler(logging.Handler):
     def __init__(self, descriptor: int = 2) -> None:
         super().__init__()
         self.lost = 0
-        self._own = _own_descriptor(descriptor)
+        self._own = own_descriptor(descriptor)
         self._descriptor = descriptor if self._own is None else self._own
         self._write_some = _send if stat.S_ISSOCK(os.fstat(descriptor).st_mode) else os.write
         self._is_mid_line = False
@@ -81,7 +81,7 @@ class MessageHandler(logging.Handler):
         super().close()
 
 
-def _own_descriptor(descriptor: int) -> int | None:
+def own_descriptor(descriptor: int) -> int | None:
     """Open a pipe once more (proc(5)): ours does not block, and that of other processes stays as it is.
 
     None for what is no pipe, for one whose reader has gone, and where there is no /proc.

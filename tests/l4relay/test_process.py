@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -406,3 +407,40 @@ async def test_the_admin_address_can_be_asked_for_the_head_alone(
         writer.close()
         assert head.startswith(b"HTTP/1.1 " + status)
         assert (method == "HEAD") == (not body)
+
+
+async def test_messages_that_nobody_reads_hold_nothing_up(
+    tmp_path: Path, start_server: Any, free_ports: list[int], until: Any
+) -> None:
+    port, admin = free_ports
+    path = tmp_path / "routes.toml"
+    write_config(path, await start_server(), port, process=f'admin = "127.0.0.1:{admin}"')
+    unread, full = os.pipe()
+    os.set_blocking(full, False)
+    with contextlib.suppress(BlockingIOError):
+        while os.write(full, b"x"):
+            pass
+    os.set_blocking(full, True)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "l4relay", str(path)), stdout=asyncio.subprocess.DEVNULL, stderr=full
+    )
+    try:
+        await until(lambda: accepts(admin))
+        path.write_text("nonsense")  # which is said
+        while json.loads(await get(admin, "/status"))["reloads"]["failed"] == 0:  # noqa: ASYNC110 - no event
+            await asyncio.sleep(0.05)
+        _, writer = await converse(port)
+        writer.close()
+        process.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(process.wait(), 10) == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        os.close(unread)
+        os.close(full)
+
+
+def accepts(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -103,7 +103,7 @@ def test_what_ended_workers_have_counted_stays_where_there_is_no_room_to_add_it_
 def test_a_sampler_that_fails_is_told_once_and_tried_again(
     metrics: Metrics, caplog: pytest.LogCaptureFixture
 ) -> None:
-    calls = []
+    calls: list[None] = []
 
     def sampler() -> None:
         calls.append(None)

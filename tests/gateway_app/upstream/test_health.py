@@ -127,7 +127,7 @@ async def test_an_endpoint_that_cannot_be_asked_is_not_down(
     service = Service()
     async with listening(service) as port:
         endpoint = Endpoint(f"http://127.0.0.1:{port}")
-        checker = CountingChecker(FAST, None, random.Random(1))
+        checker = CountingChecker("users", FAST, None, random.Random(1))
         checker.watch(endpoint)
         await eventually(lambda: endpoint.probes_in_row >= 1)
         with no_descriptors():
