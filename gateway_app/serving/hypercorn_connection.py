@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import logging
+import re
 import socket
 import struct
 import sys
@@ -20,6 +21,7 @@ import termios
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
+import h11
 from h2.errors import ErrorCodes
 from h2.exceptions import ProtocolError
 from hypercorn import protocol as hypercorn_protocol
@@ -36,7 +38,6 @@ from l4relay.proxy_protocol import ProxyProtocolError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from h11 import Request
     from hypercorn.asyncio.task_group import TaskGroup
     from hypercorn.config import Config
     from hypercorn.events import Event
@@ -48,6 +49,7 @@ logger = logging.getLogger(__name__)
 
 _SWEEP_INTERVAL_S: Final = 1.0
 _NO_LINGER: Final = struct.pack("ii", 1, 0)
+_EMPTY_LINES: Final = re.compile(rb"(?:\r\n)+")
 
 
 class IdleConnections:
@@ -235,6 +237,31 @@ def _unacknowledged(transport: asyncio.BaseTransport) -> int:
     return int.from_bytes(count, sys.byteorder)
 
 
+class _H11Connection(h11.Connection):
+    """h11's, but what comes before a request and behind the last one is no error.
+
+    Empty lines before a request are ignored (RFC 9112 2.2): old clients send one behind a body. So is what
+    follows a request that closes the connection (9.6): h11 would have the client told 400 in place of the
+    answer, when the backend has the request already.
+    """
+
+    def receive_data(self, data: bytes) -> None:
+        if self.their_state is not h11.MUST_CLOSE or not data:
+            super().receive_data(data)
+
+    def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        state = self.their_state
+        if state is h11.MUST_CLOSE:
+            return h11.NEED_DATA
+        if state is h11.IDLE and (received := bytes(self._receive_buffer)).startswith(b"\r"):
+            empty = _EMPTY_LINES.match(received)
+            end = empty.end() if empty else 0
+            self._receive_buffer.maybe_extract_at_most(end)
+            if received[end:] == b"\r":  # its line feed is still to come
+                return h11.NEED_DATA
+        return super().next_event()
+
+
 class Http1(H11Protocol):
     """hypercorn's HTTP/1.1, but a client cannot turn it into HTTP/2 with an `Upgrade: h2c`.
 
@@ -243,7 +270,13 @@ class Http1(H11Protocol):
     without TLS begins with its preface.
     """
 
-    async def _check_protocol(self, event: Request) -> None:
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.connection = _H11Connection(
+            h11.SERVER, max_incomplete_event_size=self.config.h11_max_incomplete_size
+        )
+
+    async def _check_protocol(self, event: h11.Request) -> None:
         if event.method == b"PRI" and event.target == b"*" and event.http_version == b"2.0":
             raise H2ProtocolAssumedError(b"PRI * HTTP/2.0\r\n\r\n" + self.connection.trailing_data[0])
 

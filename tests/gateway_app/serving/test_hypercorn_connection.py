@@ -292,6 +292,66 @@ async def test_http_2_begins_with_its_preface_and_not_with_an_upgrade(serving: S
         writer.close()
 
 
+POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc"
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [b"\r\n" + GET],
+        [b"\r\n\r\n\r\n" + GET[:1], GET[1:]],
+        [b"\r", b"\n", b"\r\n\r", b"\n" + GET],
+        [POST + b"\r\n" + GET],
+        [POST + b"\r\n", GET],
+        [POST + b"\r", b"\n" + GET],
+    ],
+)
+async def test_empty_lines_before_a_request_are_ignored(serving: Serving, pieces: list[bytes]) -> None:
+    """Old clients send one behind a body (RFC 9112 2.2)."""
+    async with serving(60) as server, asyncio.timeout(5):
+        server.may_answer.set()
+        reader, writer = await server.connect()
+        for piece in pieces:
+            writer.write(piece)
+            await asyncio.sleep(0.02)  # so that it is read alone
+        for _ in range(b"".join(pieces).count(b"HTTP/1.1")):
+            assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200")
+        writer.write(GET)
+        assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200")
+        writer.close()
+
+
+async def test_a_line_that_is_not_empty_before_a_request_is_refused(serving: Serving) -> None:
+    async with serving(60) as server, asyncio.timeout(5):
+        reader, writer = await server.connect()
+        writer.write(b"\r\n \r\n" + GET)
+        assert (await reader.read()).startswith(b"HTTP/1.1 400")
+        writer.close()
+
+
+@pytest.mark.parametrize("behind", [b"\r\n", GET, b"\r\n" * 100_000])
+@pytest.mark.parametrize("at_once", [True, False])
+@pytest.mark.parametrize(
+    "request_head", [GET[:-2] + b"Connection: close\r\n\r\n", GET.replace(b"HTTP/1.1", b"HTTP/1.0")]
+)
+async def test_what_comes_behind_the_last_request_does_not_take_its_answer(
+    serving: Serving, request_head: bytes, behind: bytes, at_once: bool
+) -> None:
+    """RFC 9112 9.6: it is ignored. The backend has the request by then."""
+    async with serving(60) as server, asyncio.timeout(5):
+        reader, writer = await server.connect()
+        writer.write(request_head + behind if at_once else request_head)
+        await server.asked.wait()
+        writer.write(b"" if at_once else behind)
+        with suppress(ConnectionError):  # what is not read any more resets the connection behind the answer
+            await writer.drain()
+        await asyncio.sleep(0.05)  # it is read meanwhile
+        server.may_answer.set()
+        assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200")
+        writer.close()
+        assert len(server.scopes) == 1
+
+
 CLIENT, SERVICE = ("192.0.2.7", 4711), ("192.0.2.1", 443)
 
 
