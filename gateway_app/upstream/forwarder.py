@@ -158,13 +158,16 @@ async def _relay(
 ) -> bytes:
     """Send a body to the client as it arrives, and no faster than the client takes it; give its last piece.
 
-    `piece` is what has arrived already.
+    `piece` is what has arrived already. If that is nothing it is sent, too: granian keeps the head back until
+    there is a piece, and for a body that is cut before its first it would make a 500 of its own.
     """
+    if not piece:
+        await asyncio.sleep(0)  # the body is often right behind its head, and need not be a piece more then
+        piece = response.take()
     while not response.is_complete:
-        if piece:
-            flight.cause = _CLIENT_STALLED
-            flight.deadline = monotonic() + idle_s
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        flight.cause = _CLIENT_STALLED
+        flight.deadline = monotonic() + idle_s
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
         flight.cause = _IDLE_TIMEOUT
         flight.deadline = monotonic() + idle_s
         piece = await response.read()
