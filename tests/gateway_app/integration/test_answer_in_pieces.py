@@ -1,4 +1,4 @@
-"""An answer whose head comes long before its body, and one that is cut, as the client sees them."""
+"""An answer whose head comes long before its body, and one that is cut, as client and log see them."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ async def test_a_head_does_not_wait_for_the_body(serve: Serve, framing: bytes) -
 
 
 @pytest.mark.parametrize("body", [b"", b"1\r\no\r\n"], ids=["nothing", "a piece"])
-async def test_an_answer_that_has_begun_is_cut_where_it_is_cut(serve: Serve, body: bytes) -> None:
+async def test_a_cut_answer_is_cut_and_the_log_has_one_line_for_it(serve: Serve, body: bytes) -> None:
     gateway, endpoint = await serve()
     endpoint.answer = b"HTTP/1.1 200 OK\r\n" + FRAMINGS["chunked"] + body
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
@@ -100,3 +100,20 @@ async def test_an_answer_that_has_begun_is_cut_where_it_is_cut(serve: Serve, bod
     await asyncio.to_thread(gateway.stop)
     (line,) = gateway.access_log()
     assert (line["status"], line["error"]) == (200, "answer_incomplete")
+    assert "Traceback" not in gateway.log.read_text()
+
+
+async def test_a_client_that_leaves_an_answer_is_one_line_in_the_log(serve: Serve) -> None:
+    gateway, endpoint = await serve()
+    endpoint.answer = b"HTTP/1.1 200 OK\r\n" + FRAMINGS["chunked"] + b"1\r\no\r\n"
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    writer.write(GET)
+    await reader.readuntil(b"\r\n\r\n")
+    writer.close()
+    async with asyncio.timeout(10):
+        while not gateway.access_log():  # noqa: ASYNC110  # it is another process's
+            await asyncio.sleep(0.02)
+    await asyncio.to_thread(gateway.stop)
+    (line,) = gateway.access_log()
+    assert (line["status"], line["error"]) == (200, "client_closed")
+    assert "Traceback" not in gateway.log.read_text()
