@@ -281,11 +281,35 @@ class Http1(H11Protocol):
             raise H2ProtocolAssumedError(b"PRI * HTTP/2.0\r\n\r\n" + self.connection.trailing_data[0])
 
 
-class Http2(H2Protocol):
-    """hypercorn's HTTP/2, but an answer that is not whole ends with a reset of its stream (RFC 9113 8.1.1).
+class _AnsweredStream:
+    """Stands for a stream that was answered before its body was whole: takes the rest, and drops it."""
 
-    Its own ends with nothing, and the client waits for the rest for as long as the connection lasts.
+    idle = True
+
+    async def handle(self, event: StreamEvent) -> None:
+        pass
+
+
+class _Streams(dict[int, Any]):
+    """The streams of a connection. Those that it had and has no more are answered ones."""
+
+    _answered: Final = _AnsweredStream()
+
+    def __missing__(self, stream_id: int) -> _AnsweredStream:
+        return self._answered
+
+
+class Http2(H2Protocol):
+    """hypercorn's HTTP/2, but a stream that ends before its time harms nobody.
+
+    An answer that is not whole ends with a reset of its stream (RFC 9113 8.1.1): hypercorn's own ends with
+    nothing, and the client waits for the rest for as long as the connection lasts. What comes of a body after
+    its answer is dropped (8.1): hypercorn would break off, with an exception, the connection of all streams.
     """
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.streams = _Streams()
 
     async def stream_send(self, event: StreamEvent) -> None:
         """Send what a stream has to say; that it is over, too, where its answer is not whole."""

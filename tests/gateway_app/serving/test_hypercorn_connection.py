@@ -12,6 +12,8 @@ import hypercorn.asyncio
 import hypercorn.asyncio.run
 import hypercorn.protocol
 import pytest
+from h2.connection import H2Connection
+from h2.events import StreamEnded
 from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.config import Config
 from hypercorn.protocol.h2 import H2Protocol
@@ -365,6 +367,40 @@ async def test_over_http_2_a_cut_answer_resets_its_stream_and_no_other(serving: 
                     await client.get(f"http://127.0.0.1:{server.port}/cut")
                 whole = await client.get(f"http://127.0.0.1:{server.port}/")
                 assert (whole.status_code, whole.content) == (200, b"ok")
+
+
+async def test_over_http_2_the_rest_of_a_body_that_nobody_wants_leaves_other_streams_alone(
+    serving: Serving,
+) -> None:
+    """It was answered early: refused, too large, or too often."""
+    async with serving(60) as server, asyncio.timeout(5):
+        server.may_answer.set()
+        reader, writer = await server.connect()
+        client = H2Connection()
+        client.initiate_connection()
+        head = [(":method", "POST"), (":scheme", "http"), (":authority", "a"), (":path", "/")]
+
+        async def answered(stream_id: int) -> None:
+            while True:
+                writer.write(client.data_to_send())
+                data = await reader.read(65536)
+                assert data, "the connection is closed"
+                for event in client.receive_data(data):
+                    if isinstance(event, StreamEnded) and event.stream_id == stream_id:
+                        return
+
+        client.send_headers(1, head)
+        await answered(1)
+        windows = client.outbound_flow_control_window
+        client.send_data(1, bytes(16_384))
+        client.send_data(1, bytes(16_384), end_stream=True)
+        client.send_headers(3, head, end_stream=True)
+        await answered(3)
+        client.ping(bytes(8))
+        writer.write(client.data_to_send())
+        client.receive_data(await reader.read(65536))
+        assert client.outbound_flow_control_window == windows
+        writer.close()
 
 
 async def test_a_proxy_header_tells_the_client_and_the_id_of_each_request(serving: Serving) -> None:
