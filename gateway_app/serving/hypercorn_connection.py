@@ -1,4 +1,4 @@
-"""hypercorn's connections, but a PROXY header may come first, to wait costs nothing, and a cut answer is cut.
+"""hypercorn's connections, but a PROXY header may come first, and to wait costs nothing.
 
 Nor does a client that takes nothing keep its connection: hypercorn waits for it without end once the
 connection is to be closed.
@@ -22,16 +22,14 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import h11
-from h2.errors import ErrorCodes
-from h2.exceptions import ProtocolError
 from hypercorn import protocol as hypercorn_protocol
 from hypercorn.asyncio import run as hypercorn_run
 from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.events import RawData
-from hypercorn.protocol.events import StreamClosed
-from hypercorn.protocol.h2 import H2Protocol
+from hypercorn.protocol import h2 as hypercorn_h2
 from hypercorn.protocol.h11 import H2ProtocolAssumedError, H11Protocol
 
+from gateway_app.serving.hypercorn_http2 import Http2, Http2Stream
 from gateway_app.serving.proxy_header import STATE_KEY, Told, read_header
 from l4relay.proxy_protocol import ProxyProtocolError
 
@@ -41,7 +39,6 @@ if TYPE_CHECKING:
     from hypercorn.asyncio.task_group import TaskGroup
     from hypercorn.config import Config
     from hypercorn.events import Event
-    from hypercorn.protocol.events import Event as StreamEvent
 
     from gateway_app.serving.proxy_header import IsExpected
 
@@ -281,48 +278,6 @@ class Http1(H11Protocol):
             raise H2ProtocolAssumedError(b"PRI * HTTP/2.0\r\n\r\n" + self.connection.trailing_data[0])
 
 
-class _AnsweredStream:
-    """Stands for a stream that was answered before its body was whole: takes the rest, and drops it."""
-
-    idle = True
-
-    async def handle(self, event: StreamEvent) -> None:
-        pass
-
-
-class _Streams(dict[int, Any]):
-    """The streams of a connection. Those that it had and has no more are answered ones."""
-
-    _answered: Final = _AnsweredStream()
-
-    def __missing__(self, stream_id: int) -> _AnsweredStream:
-        return self._answered
-
-
-class Http2(H2Protocol):
-    """hypercorn's HTTP/2, but a stream that ends before its time harms nobody.
-
-    An answer that is not whole ends with a reset of its stream (RFC 9113 8.1.1): hypercorn's own ends with
-    nothing, and the client waits for the rest for as long as the connection lasts. What comes of a body after
-    its answer is dropped (8.1): hypercorn would break off, with an exception, the connection of all streams.
-    """
-
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self.streams = _Streams()
-
-    async def stream_send(self, event: StreamEvent) -> None:
-        """Send what a stream has to say; that it is over, too, where its answer is not whole."""
-        if isinstance(event, StreamClosed):
-            left = self.stream_buffers.get(event.stream_id)
-            if left is not None and not left.complete:
-                with suppress(ProtocolError):  # the client has closed it
-                    self.connection.reset_stream(event.stream_id, ErrorCodes.INTERNAL_ERROR)
-                await self._flush()
-                await self._window_updated(event.stream_id)  # the sending task sees the end, and clears up
-        await super().stream_send(event)
-
-
 def use_for(config: Config, idle: IdleConnections, expects_header: IsExpected) -> None:
     """Let hypercorn make these connections for the server of `config`, and its own for others in the process.
 
@@ -339,3 +294,4 @@ def use_for(config: Config, idle: IdleConnections, expects_header: IsExpected) -
     setattr(hypercorn_run, "TCPServer", make)  # noqa: B010  # it exports no name
     setattr(hypercorn_protocol, "H11Protocol", Http1)  # noqa: B010  # likewise; for all of the process
     setattr(hypercorn_protocol, "H2Protocol", Http2)  # noqa: B010
+    setattr(hypercorn_h2, "HTTPStream", Http2Stream)  # noqa: B010

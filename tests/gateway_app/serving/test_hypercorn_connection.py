@@ -13,11 +13,12 @@ import hypercorn.asyncio.run
 import hypercorn.protocol
 import pytest
 from h2.connection import H2Connection
-from h2.events import StreamEnded
+from h2.events import ConnectionTerminated, DataReceived, StreamEnded
 from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.config import Config
 from hypercorn.protocol.h2 import H2Protocol
 from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.protocol.http_stream import HTTPStream
 from starlette.types import Receive, Scope, Send
 
 from gateway_app.serving.hypercorn_connection import IdleConnections, use_for
@@ -37,6 +38,7 @@ class Server:
         self.idle = IdleConnections(keep_alive_s, sweep_s=SWEEP_S)
         self.may_answer = asyncio.Event()
         self.asked = asyncio.Event()
+        self.left = asyncio.Event()
         self.stop = asyncio.Event()
         self.port = 0
         self.expects_header: IsExpected = lambda peer: False
@@ -51,12 +53,26 @@ class Server:
                     return
         self.scopes.append(scope)
         self.asked.set()
-        await self.may_answer.wait()
+        if scope["path"] != "/at-once":
+            await self.may_answer.wait()
         if scope["path"].startswith("/large"):
             length = (b"content-length", b"%d" % LARGE)
             await send({"type": "http.response.start", "status": 200, "headers": [length]})
             async with asyncio.timeout(0.1 if scope["path"] == "/large-cut" else None):
                 await send({"type": "http.response.body", "body": bytes(LARGE)})
+            return
+        if scope["path"] == "/body":
+            size, more = 0, True
+            while more:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    self.left.set()
+                    return
+                size += len(message["body"])
+                more = message["more_body"]
+            body = b"%d" % size
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": body})
             return
         if scope["path"] == "/cut":
             await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -82,6 +98,7 @@ def serving(monkeypatch: pytest.MonkeyPatch) -> Serving:
     monkeypatch.setattr(hypercorn.asyncio.run, "TCPServer", TCPServer)
     monkeypatch.setattr(hypercorn.protocol, "H11Protocol", H11Protocol)
     monkeypatch.setattr(hypercorn.protocol, "H2Protocol", H2Protocol)
+    monkeypatch.setattr(hypercorn.protocol.h2, "HTTPStream", HTTPStream)
 
     @asynccontextmanager
     async def serve(keep_alive_s: float) -> AsyncIterator[Server]:
@@ -369,37 +386,115 @@ async def test_over_http_2_a_cut_answer_resets_its_stream_and_no_other(serving: 
                 assert (whole.status_code, whole.content) == (200, b"ok")
 
 
+class Http2Client:
+    """An HTTP/2 client that sends what it is told to, and nothing by itself."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.h2 = H2Connection()
+        self.h2.initiate_connection()
+        self.ended: set[int] = set()
+        self.bodies: dict[int, bytes] = {}
+        self._reader = reader
+        self._writer = writer
+
+    def ask(self, path: str, *, with_body: bool = True) -> int:
+        stream_id = self.h2.get_next_available_stream_id()
+        head = [(":method", "POST"), (":scheme", "http"), (":authority", "a"), (":path", path)]
+        self.h2.send_headers(stream_id, head, end_stream=not with_body)
+        return stream_id
+
+    async def receive(self) -> None:
+        self._writer.write(self.h2.data_to_send())
+        data = await self._reader.read(65536)
+        assert data, "the connection is closed"
+        for event in self.h2.receive_data(data):
+            if isinstance(event, DataReceived):
+                self.bodies[event.stream_id] = self.bodies.get(event.stream_id, b"") + event.data
+            elif isinstance(event, StreamEnded):
+                self.ended.add(event.stream_id)
+            else:
+                assert not isinstance(event, ConnectionTerminated)
+
+    async def answered(self, stream_id: int) -> None:
+        while stream_id not in self.ended:
+            await self.receive()
+
+    async def upload(self, stream_id: int, size: int) -> None:
+        """Send so much, as fast as the windows allow."""
+        while size:
+            while not (window := self.h2.local_flow_control_window(stream_id)):
+                await self.receive()
+            piece = min(size, window, self.h2.max_outbound_frame_size)
+            self.h2.send_data(stream_id, bytes(piece))
+            size -= piece
+
+
 async def test_over_http_2_the_rest_of_a_body_that_nobody_wants_leaves_other_streams_alone(
     serving: Serving,
 ) -> None:
-    """It was answered early: refused, too large, or too often."""
-    async with serving(60) as server, asyncio.timeout(5):
+    """It was answered early: refused, too large, or too often. All of them are more than any window."""
+    async with serving(60) as server, asyncio.timeout(20):
         server.may_answer.set()
         reader, writer = await server.connect()
-        client = H2Connection()
-        client.initiate_connection()
-        head = [(":method", "POST"), (":scheme", "http"), (":authority", "a"), (":path", "/")]
+        client = Http2Client(reader, writer)
+        for _ in range(120):
+            stream_id = client.ask("/")
+            await client.answered(stream_id)
+            await client.upload(stream_id, 65_535)
+            client.h2.end_stream(stream_id)
+        writer.close()
 
-        async def answered(stream_id: int) -> None:
-            while True:
-                writer.write(client.data_to_send())
-                data = await reader.read(65536)
-                assert data, "the connection is closed"
-                for event in client.receive_data(data):
-                    if isinstance(event, StreamEnded) and event.stream_id == stream_id:
-                        return
 
-        client.send_headers(1, head)
-        await answered(1)
-        windows = client.outbound_flow_control_window
-        client.send_data(1, bytes(16_384))
-        client.send_data(1, bytes(16_384), end_stream=True)
-        client.send_headers(3, head, end_stream=True)
-        await answered(3)
-        client.ping(bytes(8))
-        writer.write(client.data_to_send())
-        client.receive_data(await reader.read(65536))
-        assert client.outbound_flow_control_window == windows
+async def test_over_http_2_a_body_that_is_not_taken_holds_up_no_other_stream(serving: Serving) -> None:
+    async with serving(60) as server, asyncio.timeout(20):
+        reader, writer = await server.connect()
+        client = Http2Client(reader, writer)
+        while client.h2.outbound_flow_control_window < 200_000:  # what the server begins with
+            await client.receive()
+        stalled = [client.ask("/body") for _ in range(2)]
+        for stream_id in stalled:
+            for _ in range(3000):  # in many small pieces
+                client.h2.send_data(stream_id, bytes(20))
+        other = client.ask("/at-once", with_body=False)
+        await client.answered(other)
+        server.may_answer.set()
+        for stream_id in stalled:
+            await client.upload(stream_id, 1_000_000)
+            client.h2.end_stream(stream_id)
+        for stream_id in stalled:
+            await client.answered(stream_id)
+            assert client.bodies[stream_id] == b"1060000"
+        writer.close()
+
+
+async def test_over_http_2_no_more_of_a_body_comes_than_is_taken(serving: Serving) -> None:
+    async with serving(60) as server, asyncio.timeout(20):
+        reader, writer = await server.connect()
+        client = Http2Client(reader, writer)
+        stream_id = client.ask("/body")
+        await client.upload(stream_id, 65_535)
+        await client.answered(client.ask("/at-once", with_body=False))  # so that all is read
+        assert client.h2.local_flow_control_window(stream_id) == 0
+        server.may_answer.set()
+        await client.upload(stream_id, 1)
+        client.h2.end_stream(stream_id)
+        await client.answered(stream_id)
+        assert client.bodies[stream_id] == b"65536"
+        writer.close()
+
+
+async def test_over_http_2_a_client_that_resets_a_stalled_stream_is_gone_for_its_application(
+    serving: Serving,
+) -> None:
+    async with serving(60) as server, asyncio.timeout(20):
+        reader, writer = await server.connect()
+        client = Http2Client(reader, writer)
+        stream_id = client.ask("/body")
+        await client.upload(stream_id, 65_535)
+        client.h2.reset_stream(stream_id)
+        await client.answered(client.ask("/at-once", with_body=False))
+        server.may_answer.set()
+        await server.left.wait()
         writer.close()
 
 
