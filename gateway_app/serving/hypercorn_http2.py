@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from h2.errors import ErrorCodes
-from h2.events import DataReceived
+from h2.events import DataReceived, RequestReceived
 from h2.exceptions import ProtocolError
 from hypercorn.protocol.events import Body, EndBody, StreamClosed
 from hypercorn.protocol.events import Event as StreamEvent
@@ -21,6 +21,8 @@ from hypercorn.protocol.h2 import H2Protocol
 from hypercorn.protocol.http_stream import HTTPStream
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from h2.events import Event
 
 _STREAM_WINDOW_BYTES: Final = 65_535
@@ -89,7 +91,8 @@ class Http2(H2Protocol):
 
     An answer that is not whole ends with a reset of its stream (RFC 9113 8.1.1): hypercorn's own ends with
     nothing, and the client waits for the rest for as long as the connection lasts. What comes of a body after
-    its answer is dropped (8.1): hypercorn would break off, with an exception, the connection of all streams.
+    its answer is dropped (8.1), and a request that is none is refused: hypercorn would break off, with an
+    exception, the connection of all streams.
     """
 
     async def initiate(self, *arguments: Any, **options: Any) -> None:
@@ -126,5 +129,20 @@ class Http2(H2Protocol):
                     stream.count(event.flow_controlled_length)
                     await stream.handle(Body(stream_id=event.stream_id, data=event.data))
                     continue
+            elif isinstance(event, RequestReceived) and not _is_request(event.headers):
+                with suppress(ProtocolError):  # the client has closed it
+                    self.connection.send_headers(event.stream_id, [(b":status", b"400")], end_stream=True)
+                continue
             await super()._handle_events([event])
         await self._flush()
+
+
+def _is_request(fields: Iterable[tuple[Any, Any]]) -> bool:
+    """Say whether hypercorn can read the head. A CONNECT without :path it cannot, nor what is not ASCII."""
+    path = b""
+    for name, value in fields:
+        if name == b":path":
+            path = value
+        elif name == b":method" and not value.isascii():
+            return False
+    return bool(path) and path.isascii()

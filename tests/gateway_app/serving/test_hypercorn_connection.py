@@ -13,7 +13,7 @@ import hypercorn.asyncio.run
 import hypercorn.protocol
 import pytest
 from h2.connection import H2Connection
-from h2.events import ConnectionTerminated, DataReceived, StreamEnded
+from h2.events import ConnectionTerminated, DataReceived, ResponseReceived, StreamEnded
 from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.config import Config
 from hypercorn.protocol.h2 import H2Protocol
@@ -394,6 +394,7 @@ class Http2Client:
         self.h2.initiate_connection()
         self.ended: set[int] = set()
         self.bodies: dict[int, bytes] = {}
+        self.statuses: dict[int, bytes] = {}
         self._reader = reader
         self._writer = writer
 
@@ -410,6 +411,8 @@ class Http2Client:
         for event in self.h2.receive_data(data):
             if isinstance(event, DataReceived):
                 self.bodies[event.stream_id] = self.bodies.get(event.stream_id, b"") + event.data
+            elif isinstance(event, ResponseReceived):
+                self.statuses[event.stream_id] = dict(event.headers)[b":status"]
             elif isinstance(event, StreamEnded):
                 self.ended.add(event.stream_id)
             else:
@@ -495,6 +498,35 @@ async def test_over_http_2_a_client_that_resets_a_stalled_stream_is_gone_for_its
         await client.answered(client.ask("/at-once", with_body=False))
         server.may_answer.set()
         await server.left.wait()
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {":method": b"CONNECT"},  # a tunnel (RFC 9113 8.5)
+        {":method": b"GET", ":scheme": b"http", ":path": b"/\xc3\xa9"},
+        {":method": b"G\xc3T", ":scheme": b"http", ":path": b"/"},
+    ],
+)
+async def test_over_http_2_a_request_that_is_none_is_refused_alone(
+    serving: Serving, fields: dict[str, bytes]
+) -> None:
+    """hypercorn would break off the connection, with those of other clients of a proxy in front."""
+    async with serving(60) as server, asyncio.timeout(20):
+        reader, writer = await server.connect()
+        client = Http2Client(reader, writer)
+        sound = client.ask("/", with_body=False)
+        client.h2.config.validate_outbound_headers = False
+        head = [(name.encode(), value) for name, value in fields.items()]
+        refused = client.h2.get_next_available_stream_id()
+        client.h2.send_headers(refused, [*head, (b":authority", b"a:80")], end_stream=True)
+        await client.answered(refused)
+        assert client.statuses[refused] == b"400"
+        server.may_answer.set()
+        await client.answered(sound)
+        assert client.statuses[sound] == b"200"
+        assert len(server.scopes) == 1
         writer.close()
 
 
