@@ -115,6 +115,7 @@ async def answer_error(exchange: Exchange, scope: Scope, send: Send, error: Exce
         # Some servers say so, too, of a body whose framing is broken; that client still waits for an answer.
         await send_problem(scope, send, Cause.MALFORMED, "the request's body did not arrive whole")
         exchange.status, exchange.error = failure.cause.status, failure.cause.token
+        exchange.error_detail = failure.detail  # most clients had no body, and have just left
     elif scope["type"] == "websocket":
         await _refuse_websocket(exchange, scope, send, failure)
     else:

@@ -524,7 +524,7 @@ async def test_a_client_whose_body_ends_early_is_told_so_and_logged_as_gone(edge
     await answer_error(exchange, scope, edge_send(exchange, server), GatewayError(Cause.CLIENT_CLOSED))
     assert server.messages[0]["status"] == 400
     assert (b"connection", b"close") in server.messages[0]["headers"]
-    assert exchange.status == 499
+    assert (exchange.status, exchange.error, exchange.error_detail) == (499, "client_closed", "")
 
 
 async def test_a_refused_websocket_gets_a_problem_where_the_server_can(edge: Edge) -> None:
