@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from h2.errors import ErrorCodes
 from h2.events import DataReceived, RequestReceived
 from h2.exceptions import ProtocolError
+from hypercorn.events import Closed
 from hypercorn.protocol.events import Body, EndBody, StreamClosed
 from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.h2 import H2Protocol
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from h2.events import Event
+    from hypercorn.events import Event as ConnectionEvent
 
 _STREAM_WINDOW_BYTES: Final = 65_535
 """What a client may send of a body before any of it is taken; HTTP/2's default."""
@@ -102,10 +104,19 @@ class Http2(H2Protocol):
         self.connection.increment_flow_control_window(others * _STREAM_WINDOW_BYTES)
         await self._flush()
 
+    async def handle(self, event: ConnectionEvent) -> None:
+        """Take what the connection receives; with its end, what streams have to say goes nowhere."""
+        await super().handle(event)
+        if isinstance(event, Closed):
+            for buffer in list(self.stream_buffers.values()):
+                await buffer.close()  # or who fills it would wait for ever: the task that empties it ends
+
     async def stream_send(self, event: StreamEvent) -> None:
         """Send what a stream has to say; that it is over, too, where its answer is not whole."""
+        if self.closed:  # the connection is idle no more, which hypercorn would say of it
+            return
         if isinstance(event, BodyTaken):
-            with suppress(ProtocolError):  # the connection is closed
+            with suppress(ProtocolError):  # the client has ended the connection
                 self.connection.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
             await self._flush()
             return

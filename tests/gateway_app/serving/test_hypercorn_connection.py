@@ -38,6 +38,7 @@ class Server:
         self.idle = IdleConnections(keep_alive_s, sweep_s=SWEEP_S)
         self.may_answer = asyncio.Event()
         self.asked = asyncio.Event()
+        self.answered = asyncio.Event()
         self.left = asyncio.Event()
         self.stop = asyncio.Event()
         self.port = 0
@@ -78,8 +79,11 @@ class Server:
             await send({"type": "http.response.start", "status": 200, "headers": []})
             await send({"type": "http.response.body", "body": b"half", "more_body": True})
             raise RuntimeError("cut")
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
-        await send({"type": "http.response.body", "body": b"ok"})
+        body = bytes(1_000_000) if scope["path"] == "/large" else b"ok"
+        length = b"%d" % len(body)
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", length)]})
+        await send({"type": "http.response.body", "body": body})
+        self.answered.set()
 
     async def stopped(self) -> None:
         await self.stop.wait()
@@ -499,6 +503,27 @@ async def test_over_http_2_a_client_that_resets_a_stalled_stream_is_gone_for_its
         server.may_answer.set()
         await server.left.wait()
         writer.close()
+
+
+@pytest.mark.parametrize("answers_first", [True, False])
+async def test_over_http_2_an_answer_ends_where_its_client_has_left(
+    serving: Serving, answers_first: bool
+) -> None:
+    """Else its task would wait, until the server stops, for somebody to take the answer."""
+    async with serving(60) as server, asyncio.timeout(20):
+        reader, writer = await server.connect()
+        client = Http2Client(reader, writer)
+        stream_id = client.ask("/large", with_body=False)
+        await client.receive()
+        await server.asked.wait()
+        if answers_first:
+            server.may_answer.set()
+            while len(client.bodies.get(stream_id, b"")) < 65_535:  # all that the window allows
+                await client.receive()
+        writer.close()
+        await asyncio.sleep(0.05)  # the server hears of it
+        server.may_answer.set()
+        await server.answered.wait()
 
 
 @pytest.mark.parametrize(
