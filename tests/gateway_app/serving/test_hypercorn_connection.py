@@ -56,12 +56,6 @@ class Server:
         self.asked.set()
         if scope["path"] != "/at-once":
             await self.may_answer.wait()
-        if scope["path"].startswith("/large"):
-            length = (b"content-length", b"%d" % LARGE)
-            await send({"type": "http.response.start", "status": 200, "headers": [length]})
-            async with asyncio.timeout(0.1 if scope["path"] == "/large-cut" else None):
-                await send({"type": "http.response.body", "body": bytes(LARGE)})
-            return
         if scope["path"] == "/body":
             size, more = 0, True
             while more:
@@ -79,10 +73,11 @@ class Server:
             await send({"type": "http.response.start", "status": 200, "headers": []})
             await send({"type": "http.response.body", "body": b"half", "more_body": True})
             raise RuntimeError("cut")
-        body = bytes(1_000_000) if scope["path"] == "/large" else b"ok"
+        body = bytes(LARGE) if scope["path"].startswith("/large") else b"ok"
         length = b"%d" % len(body)
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", length)]})
-        await send({"type": "http.response.body", "body": body})
+        async with asyncio.timeout(0.1 if scope["path"] == "/large-cut" else None):
+            await send({"type": "http.response.body", "body": body})
         self.answered.set()
 
     async def stopped(self) -> None:
