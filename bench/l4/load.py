@@ -17,6 +17,8 @@ _MESSAGE = b"x" * 100
 _CHUNK = bytes(256 * 1024)
 _READ = 1 << 20
 _DISCARD = socket.MSG_TRUNC  # tcp(7): received bytes are dropped in the kernel and only counted
+_UDP_CLIENTS = "127.0.0.9"
+"""An address of their own, where nobody else has ports."""
 _CLIENT_ADDRESSES = [(f"127.0.1.{host}", port) for host in range(1, 6) for port in range(10_000, 15_000)]
 """Below the ephemeral range and not 127.0.0.1, which the relay needs for as many sockets of its own."""
 _MAX_UNANSWERED = 20
@@ -232,6 +234,8 @@ class Datagrams:
 
     PORTS = 1000
     IN_FLIGHT = 32
+    _PORT_NUMBERS = range(20_000, 20_000 + PORTS)
+    """The same in each round: others would leave sessions behind until the system has no ports left."""
 
     def __init__(self, server: Server, port: int) -> None:
         self._server, self._address = server, ("127.0.0.1", port)
@@ -240,7 +244,7 @@ class Datagrams:
     def prepared(self) -> Iterator["Datagrams"]:
         """Open the clients' ports; the first requests are sent by `run`."""
         self._server.forget_waiting()
-        self._clients = [_udp_client(self._address) for _ in range(self.PORTS)]
+        self._clients = [_udp_client(self._address, (_UDP_CLIENTS, port)) for port in self._PORT_NUMBERS]
         try:
             with select.epoll() as self._epoll:
                 self._sockets = {client.fileno(): client for client in self._clients}
