@@ -45,9 +45,8 @@ class Supervisor:
         self._path = path
         self._count = count
         self._limits = LimitTable(count)
-        self._channels: dict[int, tuple[asyncio.StreamReader, asyncio.StreamWriter]] = {}
+        self._channels: dict[int, tuple[asyncio.StreamReader, asyncio.StreamWriter, asyncio.Lock]] = {}
         self._stopping = asyncio.Event()
-        self._asking = asyncio.Lock()
         self._questions = 0
 
     async def run(self) -> int:
@@ -65,14 +64,13 @@ class Supervisor:
 
     async def collect(self) -> Status:
         """Return the sum of the workers' parts; one that does not answer in time is left out."""
-        async with self._asking:  # only one may wait for a worker's next line
-            self._questions += 1
-            channels = self._channels.values()
-            answers = await asyncio.gather(*[_ask(*channel, self._questions) for channel in channels])
+        self._questions += 1
+        channels = self._channels.values()
+        answers = await asyncio.gather(*[_ask(*channel, self._questions) for channel in channels])
         return merge([answer for answer in answers if answer is not None])
 
     def _tell(self, what: bytes) -> None:
-        for _, writer in self._channels.values():
+        for _, writer, _ in self._channels.values():
             writer.write(what)
 
     async def _keep_running(self, index: int) -> int:
@@ -89,11 +87,12 @@ class Supervisor:
             _log.error("worker %d has ended with status %d, and starts again", index, status)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), _RESTART_AFTER_S)
+                return 0
 
     async def _run_once(self, index: int) -> int:
         ours, theirs = socket.socketpair()
         reader, writer = await asyncio.open_connection(sock=ours, limit=_MAX_STATUS_BYTES)
-        self._channels[index] = reader, writer
+        self._channels[index] = reader, writer, asyncio.Lock()
         if self._stopping.is_set():  # since before there was the channel
             writer.write(_STOP)
         with theirs:
@@ -111,9 +110,11 @@ class Supervisor:
             writer.close()
 
 
-async def _ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> Status | None:
+async def _ask(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, turn: asyncio.Lock, number: int
+) -> Status | None:
     try:
-        async with asyncio.timeout(_STATUS_TIMEOUT_S):
+        async with asyncio.timeout(_STATUS_TIMEOUT_S), turn:  # only one may wait for a worker's next line
             writer.write(b"%b %d\n" % (_TELL_STATUS, number))
             while True:
                 answered, _, status = (await reader.readline()).partition(b" ")

@@ -384,13 +384,28 @@ async def test_an_answer_that_comes_too_late_is_not_taken_for_the_next(
     await until(lambda: command.said.count("listens on") == 2)
     worker = int(re.findall(r"l4relay\[(\d+)\] INFO: relay test", command.said)[0])
     os.kill(worker, signal.SIGSTOP)
-    assert json.loads(await get(admin, "/status"))["workers"] == 1
+    answers = await asyncio.gather(*[get(admin, "/status") for _ in range(4)])  # none waits for the others
+    assert [json.loads(each)["workers"] for each in answers] == [1] * 4
     os.kill(worker, signal.SIGCONT)
     for _ in range(16):  # some of them to each worker
         _, writer = await converse(port)
         writer.close()
     [relay] = json.loads(await get(admin, "/status"))["relays"]
     assert relay["accepted"] == 16
+
+
+async def test_a_stop_starts_no_worker_that_waits_for_its_next_start(
+    tmp_path: Path, start: Start, start_server: Any, free_port: int, until: Any
+) -> None:
+    path = tmp_path / "routes.toml"
+    write_config(path, await start_server(), free_port, process="workers = 2")
+    command = await start(path, says="listens on")
+    await until(lambda: command.said.count("listens on") == 2)
+    path.write_text("no TOML")
+    os.kill(int(re.findall(r"l4relay\[(\d+)\] INFO: relay test", command.said)[0]), signal.SIGKILL)
+    await until(lambda: "starts again" in command.said)
+    command.process.send_signal(signal.SIGTERM)
+    assert await command.wait() == 0
 
 
 async def test_the_admin_address_can_be_asked_for_the_head_alone(
