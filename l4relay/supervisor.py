@@ -71,7 +71,8 @@ class Supervisor:
 
     def _tell(self, what: bytes) -> None:
         for _, writer, _ in self._channels.values():
-            writer.write(what)
+            if not writer.is_closing():  # its worker has just died: uvloop would raise
+                writer.write(what)
 
     async def _keep_running(self, index: int) -> int:
         """Run one worker, again whenever it dies by itself; return 0 if it has ended well, or 1."""
@@ -121,7 +122,7 @@ async def _ask(
                 if int(answered) == number:
                     answer: Status = json.loads(status)
                     return answer
-    except (OSError, TimeoutError, ValueError):
+    except (OSError, RuntimeError, TimeoutError, ValueError):  # RuntimeError: uvloop's, once it is closed
         return None
 
 

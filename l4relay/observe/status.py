@@ -136,8 +136,10 @@ async def start_admin(address: Address, collect: Callable[[], Awaitable[Status]]
         ):
             async with asyncio.timeout(_REQUEST_TIMEOUT_S):
                 request = await reader.readuntil(b"\r\n\r\n")
-                writer.write(await _answer(request, collect))
-                await writer.drain()
+                answer = await _answer(request, collect)
+                if not writer.is_closing():  # by a reset: uvloop would raise
+                    writer.write(answer)
+                    await writer.drain()
         writer.close()
 
     if isinstance(address, UnixAddress):

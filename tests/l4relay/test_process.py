@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import struct
 import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -392,6 +393,44 @@ async def test_an_answer_that_comes_too_late_is_not_taken_for_the_next(
         writer.close()
     [relay] = json.loads(await get(admin, "/status"))["relays"]
     assert relay["accepted"] == 16
+
+
+async def test_a_stop_that_meets_the_death_of_a_worker_reaches_the_others(
+    tmp_path: Path, start: Start, start_server: Any, free_ports: list[int], until: Any
+) -> None:
+    port, admin = free_ports
+    path = tmp_path / "routes.toml"
+    write_config(path, await start_server(), port, process=f'workers = 3\nadmin = "127.0.0.1:{admin}"')
+    command = await start(path, says="metrics and status")
+    await until(lambda: command.said.count("listens on") == 3)
+    first = min(int(pid) for pid in re.findall(r"l4relay\[(\d+)\] INFO: relay test", command.said))
+    os.kill(first, signal.SIGSTOP)
+    assert json.loads(await get(admin, "/status"))["workers"] == 2  # the question to it is never read
+    command.process.send_signal(signal.SIGSTOP)  # so that it finds both at once
+    os.kill(first, signal.SIGKILL)
+    await until(lambda: " Z " in Path(f"/proc/{first}/stat").read_text())
+    command.process.send_signal(signal.SIGTERM)
+    command.process.send_signal(signal.SIGCONT)
+    assert await command.wait() in (0, 1)  # the stop comes first, or the death
+    assert "Traceback" not in command.said
+
+
+async def test_admin_clients_that_reset_leave_no_traceback(
+    tmp_path: Path, start: Start, start_server: Any, free_ports: list[int], until: Any
+) -> None:
+    port, admin = free_ports
+    path = tmp_path / "routes.toml"
+    write_config(path, await start_server(), port, process=f'workers = 2\nadmin = "127.0.0.1:{admin}"')
+    command = await start(path, says="metrics and status")
+    await until(lambda: command.said.count("listens on") == 2)
+    for _ in range(10):
+        with socket.create_connection(("127.0.0.1", admin)) as client:
+            client.sendall(b"GET /status HTTP/1.1\r\n\r\n")
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    assert json.loads(await get(admin, "/status"))["workers"] == 2
+    command.process.send_signal(signal.SIGTERM)
+    assert await command.wait() == 0
+    assert "Traceback" not in command.said
 
 
 async def test_a_stop_starts_no_worker_that_waits_for_its_next_start(
