@@ -13,7 +13,6 @@ counts nothing.
 import fcntl
 import mmap
 import os
-import time
 from functools import lru_cache
 from hashlib import blake2b
 from typing import Final, Literal
@@ -81,10 +80,10 @@ class LimitTable:
             self._full_at_ns[free] = 0
         return free
 
-    def keep(self, key: int, now: float) -> int | None:
+    def keep(self, key: int) -> int | None:
         """Return a row that is a key's for ever; None when there is none."""
         with self:
-            row = self.find(key, now)
+            row = self.find(key, 1e10)  # when all buckets are full: it is worth more than any of them
             if row is not None:
                 self._full_at_ns[row] = _NEVER
             return row
@@ -136,7 +135,7 @@ class Admission:
         self._is_bounded = bool(self._max or self._max_per_source or self._rate)
         self._table = table
         # "" is the source of a Unix socket's peers.
-        self._total = table.keep(_key(self._relay, "\0"), time.monotonic()) if self._is_bounded else None
+        self._total = table.keep(_key(self._relay, "\0")) if self._is_bounded else None
 
     def admit(self, source: str, now: float) -> Refusal | None:
         """Count a connection from `source` in, or return why it is refused; denied before allowed.

@@ -100,7 +100,7 @@ def test_a_reload_goes_on_counting(table: LimitTable) -> None:
 
 def test_a_relay_s_row_stays_its_own_although_nothing_is_counted_there() -> None:
     table = LimitTable()
-    row = table.keep(7, 1.0)
+    row = table.keep(7)
     same_place = 7 + (1 << 16)  # a row is looked for by the key's last bits
     assert table.find(same_place, 1.0) != row
     assert table.find(7, 1.0) == row
@@ -127,6 +127,19 @@ def test_a_source_that_finds_no_room_is_bound_by_the_total_alone(monkeypatch: py
     again = Counter(admission.admit(source, 1.0) for source in sources)
     assert again.keys() == {None, "max_connections_per_source", "max_connections"}
     assert again[None] == 100
+
+
+def test_a_new_relay_is_bound_although_sources_fill_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission_module, "_ROWS", 64)
+    table = LimitTable()
+    flooded = bound(table, max_rate_per_source=Rate(1, 86_400.0))
+    for source in map(str, range(1000)):
+        assert flooded.admit(source, 1.0) is None
+        flooded.release(source)
+    listen = (parse_listen_address("127.0.0.1:2"),)
+    added = Admission(RelayConfig("added", listen, (), max_connections=1), table)
+    assert [added.admit("a", 1.0), added.admit("b", 1.0)] == [None, "max_connections"]
+    assert [flooded.admit(str(number), 1.0) for number in range(10)].count("max_rate_per_source") > 8
 
 
 def test_workers_count_together_and_a_dead_one_no_longer() -> None:
