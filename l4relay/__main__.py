@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import logging
+import os
 import resource
 import signal
 import sys
@@ -49,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         handlers=[MessageHandler()],
     )
     _raise_descriptor_limit()
+    _take_standard_descriptors()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         if options.worker is not None:
             return runner.run(run_worker(options.file, config, stamp, LimitTable(*options.worker)))
@@ -76,6 +78,13 @@ def _raise_descriptor_limit() -> None:
     """Use all descriptors that may be had: a connection takes two."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _take_standard_descriptors() -> None:
+    """Put /dev/null where standard input, output or error are closed, before anything of ours comes there."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:  # uvloop would abort when it closes what is there
+        pass
+    os.close(fd)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -292,6 +292,27 @@ async def test_workers_share_port_limits_and_status(
     assert await command.wait() == 0
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "<&- >&- 2>&-"])
+async def test_standard_input_and_output_may_be_closed(
+    tmp_path: Path, start_server: Any, free_port: int, until: Any, workers: int, closed: str
+) -> None:
+    path = tmp_path / "routes.toml"
+    write_config(path, await start_server(), free_port, process=f"workers = {workers}")
+    relay = await asyncio.create_subprocess_shell(f"exec {sys.executable} -m l4relay {path} {closed}")
+
+    def is_up_or_over() -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", free_port)) == 0 or relay.returncode is not None
+
+    try:
+        await until(is_up_or_over)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            relay.terminate()
+    assert await asyncio.wait_for(relay.wait(), 30) == 0
+
+
 async def test_a_signal_to_all_processes_drains_and_does_not_end(
     tmp_path: Path, start: Start, start_server: Any, free_port: int, until: Any
 ) -> None:
