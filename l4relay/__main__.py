@@ -44,13 +44,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.check:
         print(f"{options.file}: {len(config.relays)} relays, nothing wrong")
         return 0
+    _take_standard_descriptors()
     logging.basicConfig(
         level=logging.INFO,
         format="%(asctime)s l4relay[%(process)d] %(levelname)s: %(message)s",
         handlers=[MessageHandler()],
     )
     _raise_descriptor_limit()
-    _take_standard_descriptors()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         if options.worker is not None:
             return runner.run(run_worker(options.file, config, stamp, LimitTable(*options.worker)))
