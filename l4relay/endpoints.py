@@ -110,6 +110,7 @@ class Group:
         self._policy: Policy[Endpoint] = POLICIES[relay.balance](random.Random())  # noqa: S311 - no secret
         self._resolved: dict[EndpointConfig, list[Endpoint]] = {}
         self._candidates: tuple[Endpoint, ...] = ()
+        self._usable: list[bool] = []
         self._next_step = 0.0
         self.endpoints: tuple[Endpoint, ...] = ()
         self.names: list[tuple[EndpointConfig, InetAddress]] = []
@@ -183,6 +184,8 @@ class Group:
                 endpoint.failures_in_row = 0
                 self._came_back(endpoint, now)
                 self._changed(endpoint)
+        if [each.is_usable for each in self.endpoints] != self._usable:
+            self._renew()  # by the group that this one replaced at a reload, whose connections go on
         starting = [each for each in self.endpoints if each.back_since is not None]
         if starting and now >= self._next_step:
             self._next_step = now + self._slow_start / _SLOW_START_STEPS
@@ -209,6 +212,7 @@ class Group:
 
     def _renew(self) -> None:
         """Make a new tuple of candidates: policies take that as the sign that something has changed."""
+        self._usable = [each.is_usable for each in self.endpoints]
         primaries = [each for each in self.endpoints if not each.backup]
         backups = [each for each in self.endpoints if each.backup]
         usable = eligible(primaries, backups, lambda each: each.is_usable)

@@ -20,10 +20,10 @@ from l4relay.dns.resolve import Resolution, ResolveError
 from l4relay.endpoints import Group, Registry
 
 
-def group(*configs: EndpointConfig, slow_start: float = 0.0) -> Group:
+def group(*configs: EndpointConfig, slow_start: float = 0.0, registry: Registry | None = None) -> Group:
     outlier = OutlierConfig(consecutive_failures=2, eject_for=10.0)
     relay = RelayConfig("test", (), configs, slow_start=slow_start, outlier=outlier)
-    return Group("test", configs, relay, Registry(), lambda endpoint: None)
+    return Group("test", configs, relay, Registry() if registry is None else registry, lambda endpoint: None)
 
 
 def at(port: int, **options: Any) -> EndpointConfig:
@@ -34,6 +34,19 @@ def shares(of: Group, turns: int) -> dict[str, int]:
     chosen = [of.choose("192.0.2.1") for _ in range(turns)]
     keys = [endpoint.key for endpoint in chosen if endpoint is not None]
     return {key.rpartition(":")[2]: keys.count(key) for key in keys}
+
+
+def test_what_the_connections_of_before_a_reload_find_counts_after_it() -> None:
+    registry = Registry()
+    before, after = (group(at(1), at(2), registry=registry) for _ in range(2))
+    first, _ = before.endpoints
+    for _ in range(2):
+        before.failed(first, now=0.0)
+    after.tick(now=0.1)
+    assert shares(after, 4) == {"2": 4}
+    before.tick(now=10.0)
+    after.tick(now=10.0)
+    assert shares(after, 4) == {"1": 2, "2": 2}
 
 
 def test_backups_stand_by_until_all_others_are_down() -> None:
