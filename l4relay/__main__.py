@@ -4,7 +4,6 @@ import argparse
 import asyncio
 import logging
 import os
-import resource
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 from l4relay.admission import LimitTable
 from l4relay.config.load import ConfigError, load
 from l4relay.config.model import Config
+from l4relay.listener import raise_descriptor_limit
 from l4relay.observe.messages import MessageHandler
 from l4relay.observe.status import start_admin
 from l4relay.supervisor import Supervisor, run_worker
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         format="%(asctime)s l4relay[%(process)d] %(levelname)s: %(message)s",
         handlers=[MessageHandler()],
     )
-    _raise_descriptor_limit()
+    raise_descriptor_limit()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         if options.worker is not None:
             return runner.run(run_worker(options.file, config, stamp, LimitTable(*options.worker)))
@@ -72,12 +72,6 @@ async def _run(path: Path, config: Config, stamp: Stamp | None) -> int:
         except OSError as error:
             logging.error("no admin address: cannot listen on %s: %s", address, error)
     return await program.run()
-
-
-def _raise_descriptor_limit() -> None:
-    """Use all descriptors that may be had: a connection takes two."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _take_standard_descriptors() -> None:

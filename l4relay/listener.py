@@ -9,6 +9,7 @@ import asyncio
 import errno
 import logging
 import os
+import resource
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +31,15 @@ EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.E
 """This machine, or process, has no more to give: descriptors, memory, local ports for connections (ip(7))."""
 
 _log = logging.getLogger(__name__)
+
+
+def raise_descriptor_limit() -> None:
+    """Have as many descriptors as the system allows, here and in children: a connection takes two.
+
+    The soft limit is often 1,024, for the sake of programs that use select(2).
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def bind(listen: ListenAddress, *, reuse_port: bool) -> socket.socket:

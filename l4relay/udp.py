@@ -14,12 +14,12 @@ import socket
 from collections import OrderedDict
 from typing import Final
 
-from l4relay.addresses import InetAddress, ListenAddress
+from l4relay.addresses import InetAddress
 from l4relay.config.model import RelayConfig
 from l4relay.datagrams import ClientAddress, server_calls
 from l4relay.endpoints import Endpoint
 from l4relay.listener import EXHAUSTED
-from l4relay.poller import READABLE, Poller
+from l4relay.poller import READABLE
 from l4relay.relay import Engine, Relay
 
 _MAX_DATAGRAM: Final = 65_535
@@ -96,14 +96,13 @@ class UdpListener:
     It outlives reloads; `relay` is who opens new sessions, None when there are to be none.
     """
 
-    def __init__(self, poller: Poller, listen: ListenAddress, sock: socket.socket, relay: UdpRelay) -> None:
-        self._poller = poller
+    def __init__(self, sock: socket.socket, relay: UdpRelay) -> None:
+        self._poller = relay.poller
         self._sock = sock
         self._receive, self.send_to = server_calls(sock)
-        self.listen = listen
         self.relay: UdpRelay | None = relay
         self.sessions: dict[ClientAddress, Session] = {}
-        poller.watch(sock, self._on_ready, READABLE)
+        self._poller.watch(sock, self._on_ready, READABLE)
 
     def __str__(self) -> str:
         host, port = self._sock.getsockname()[:2]

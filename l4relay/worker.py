@@ -209,7 +209,7 @@ class Worker:
             case TcpRelay() as tcp, _:
                 self.listeners[listen] = Listener(poller, listen, sock, tcp.accept)
             case UdpRelay() as udp, _:
-                self.listeners[listen] = UdpListener(poller, listen, sock, udp)
+                self.listeners[listen] = UdpListener(sock, udp)
         if sock is not None:
             _log.info("relay %s listens on %s", relay.config.name, self.listeners[listen])
 

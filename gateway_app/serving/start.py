@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import resource
 import shutil
 import sys
 from contextlib import ExitStack
@@ -15,6 +14,7 @@ from gateway_app.admin.listener import check_listener
 from gateway_app.observe.run_directory import VARIABLE, create_run_directory
 from gateway_app.serving.listeners import Listener, open_listeners
 from gateway_app.serving.supervisor import Program, Supervisor
+from l4relay.listener import raise_descriptor_limit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,7 +58,7 @@ def serve(
 
     """
     settings = config.gateway
-    _raise_descriptor_limit()
+    raise_descriptor_limit()
     with ExitStack() as stack:
         run_directory = create_run_directory()
         stack.callback(shutil.rmtree, run_directory, ignore_errors=True)
@@ -87,15 +87,6 @@ def serve(
             programs, environment=environment, drain_s=settings.drain, on_stop=close_listeners
         )
         return asyncio.run(supervisor.run())
-
-
-def _raise_descriptor_limit() -> None:
-    """Have as many descriptors as the system allows, here and in the children: two for each request.
-
-    The soft limit is often 1,024, for the sake of programs that use select(2).
-    """
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _hypercorn(listeners: tuple[Listener, ...], drain_s: float, workers: int) -> list[Program]:

@@ -43,6 +43,11 @@ class Command:
         while line := await self.process.stdout.readline():
             self.lines.append(json.loads(line))
 
+    @property
+    def workers(self) -> list[int]:
+        """The ids of the processes that have begun to listen."""
+        return [int(pid) for pid in re.findall(r"l4relay\[(\d+)\] INFO: relay test", self.said)]
+
     async def wait(self) -> int:
         status = await asyncio.wait_for(self.process.wait(), 30)
         await asyncio.gather(*self._reading)
@@ -72,6 +77,24 @@ async def start(until: Any) -> AsyncIterator[Start]:
         if command.process.returncode is None:
             command.process.kill()
             await command.wait()
+
+
+StartWorkers = Callable[..., Awaitable[Command]]
+
+
+@pytest.fixture
+def start_workers(start: Start, start_server: Any, tmp_path: Path, until: Any) -> StartWorkers:
+    """Start so many of them on a port, and wait until each listens."""
+
+    async def started(count: int, port: int, *, admin: int = 0, relay: str = "") -> Command:
+        path = tmp_path / "routes.toml"
+        process = f"workers = {count}\n" + (f'admin = "127.0.0.1:{admin}"' if admin else "")
+        write_config(path, await start_server(), port, process=process, relay=relay)
+        command = await start(path, says="metrics and status" if admin else "listens on")
+        await until(lambda: command.said.count("listens on") == count)
+        return command
+
+    return started
 
 
 def write_config(path: Path, endpoint: str, port: int, process: str = "", relay: str = "") -> None:
@@ -134,7 +157,7 @@ def test_a_file_that_changes_once_it_is_read_is_read_again(
 
     real_reload = Worker.reload
     monkeypatch.setattr(Worker, "reload", reload)
-    monkeypatch.setattr(command_module, "_raise_descriptor_limit", change_file)
+    monkeypatch.setattr(command_module, "raise_descriptor_limit", change_file)
     monkeypatch.setattr(worker_module, "_FILE_POLL_S", 0.01)
     give_up = threading.Timer(10, os.kill, (os.getpid(), signal.SIGTERM))
     give_up.start()
@@ -254,19 +277,10 @@ async def test_reload_under_traffic_breaks_nothing(
 
 
 async def test_workers_share_port_limits_and_status(
-    tmp_path: Path, start: Start, start_server: Any, free_ports: list[int], until: Any
+    start_workers: StartWorkers, free_ports: list[int], until: Any
 ) -> None:
     port, admin = free_ports
-    path = tmp_path / "routes.toml"
-    write_config(
-        path,
-        await start_server(),
-        port,
-        process=f'workers = 3\ndrain = "1s"\nadmin = "127.0.0.1:{admin}"',
-        relay="max_connections_per_source = 10",
-    )
-    command = await start(path, says="metrics and status")
-    await until(lambda: command.said.count("listens on") == 3)
+    command = await start_workers(3, port, admin=admin, relay="max_connections_per_source = 10")
     kept = []
     for _ in range(30):
         with contextlib.suppress(ConnectionResetError, AssertionError):  # refused
@@ -283,7 +297,7 @@ async def test_workers_share_port_limits_and_status(
     await until(lambda: len(command.lines) == 30)
 
     # A worker that is killed leaves its counts behind no more than its place.
-    worker = int(re.findall(r"l4relay\[(\d+)\] INFO: relay test", command.said)[0])
+    worker = command.workers[0]
     os.kill(worker, signal.SIGKILL)
     await until(lambda: command.said.count("listens on") == 4)
     _, writer = await converse(port)
@@ -314,16 +328,13 @@ async def test_standard_input_and_output_may_be_closed(
 
 
 async def test_a_signal_to_all_processes_drains_and_does_not_end(
-    tmp_path: Path, start: Start, start_server: Any, free_port: int, until: Any
+    start_workers: StartWorkers, free_port: int, until: Any
 ) -> None:
     """What a service manager sends to everybody would come to a worker twice, from it and the supervisor."""
-    path = tmp_path / "routes.toml"
-    write_config(path, await start_server(), free_port, process="workers = 2")
-    command = await start(path, says="listens on")
-    await until(lambda: command.said.count("listens on") == 2)
+    command = await start_workers(2, free_port)
     reader, writer = await converse(free_port)
-    for worker in re.findall(r"l4relay\[(\d+)\] INFO: relay test", command.said):
-        os.kill(int(worker), signal.SIGTERM)
+    for worker in command.workers:
+        os.kill(worker, signal.SIGTERM)
     command.process.send_signal(signal.SIGTERM)
     await until(lambda: "draining 1" in command.said)
     writer.write(b"still here")
@@ -334,12 +345,9 @@ async def test_a_signal_to_all_processes_drains_and_does_not_end(
 
 
 async def test_workers_drain_when_the_supervisor_is_killed(
-    tmp_path: Path, start: Start, start_server: Any, free_port: int, until: Any
+    start_workers: StartWorkers, free_port: int, until: Any
 ) -> None:
-    path = tmp_path / "routes.toml"
-    write_config(path, await start_server(), free_port, process="workers = 2")
-    command = await start(path, says="listens on")
-    await until(lambda: command.said.count("listens on") == 2)
+    command = await start_workers(2, free_port)
     reader, writer = await converse(free_port)
     command.process.kill()
     await until(lambda: "draining 1" in command.said)
@@ -397,14 +405,11 @@ async def test_signals_that_meet_workers_while_they_start(
 
 
 async def test_an_answer_that_comes_too_late_is_not_taken_for_the_next(
-    tmp_path: Path, start: Start, start_server: Any, free_ports: list[int], until: Any
+    start_workers: StartWorkers, free_ports: list[int]
 ) -> None:
     port, admin = free_ports
-    path = tmp_path / "routes.toml"
-    write_config(path, await start_server(), port, process=f'workers = 2\nadmin = "127.0.0.1:{admin}"')
-    command = await start(path, says="metrics and status")
-    await until(lambda: command.said.count("listens on") == 2)
-    worker = int(re.findall(r"l4relay\[(\d+)\] INFO: relay test", command.said)[0])
+    command = await start_workers(2, port, admin=admin)
+    worker = command.workers[0]
     os.kill(worker, signal.SIGSTOP)
     answers = await asyncio.gather(*[get(admin, "/status") for _ in range(4)])  # none waits for the others
     assert [json.loads(each)["workers"] for each in answers] == [1] * 4
@@ -417,14 +422,11 @@ async def test_an_answer_that_comes_too_late_is_not_taken_for_the_next(
 
 
 async def test_a_stop_that_meets_the_death_of_a_worker_reaches_the_others(
-    tmp_path: Path, start: Start, start_server: Any, free_ports: list[int], until: Any
+    start_workers: StartWorkers, free_ports: list[int], until: Any
 ) -> None:
     port, admin = free_ports
-    path = tmp_path / "routes.toml"
-    write_config(path, await start_server(), port, process=f'workers = 3\nadmin = "127.0.0.1:{admin}"')
-    command = await start(path, says="metrics and status")
-    await until(lambda: command.said.count("listens on") == 3)
-    first = min(int(pid) for pid in re.findall(r"l4relay\[(\d+)\] INFO: relay test", command.said))
+    command = await start_workers(3, port, admin=admin)
+    first = min(command.workers)
     os.kill(first, signal.SIGSTOP)
     assert json.loads(await get(admin, "/status"))["workers"] == 2  # the question to it is never read
     command.process.send_signal(signal.SIGSTOP)  # so that it finds both at once
@@ -437,13 +439,10 @@ async def test_a_stop_that_meets_the_death_of_a_worker_reaches_the_others(
 
 
 async def test_admin_clients_that_reset_leave_no_traceback(
-    tmp_path: Path, start: Start, start_server: Any, free_ports: list[int], until: Any
+    start_workers: StartWorkers, free_ports: list[int]
 ) -> None:
     port, admin = free_ports
-    path = tmp_path / "routes.toml"
-    write_config(path, await start_server(), port, process=f'workers = 2\nadmin = "127.0.0.1:{admin}"')
-    command = await start(path, says="metrics and status")
-    await until(lambda: command.said.count("listens on") == 2)
+    command = await start_workers(2, port, admin=admin)
     for _ in range(10):
         with socket.create_connection(("127.0.0.1", admin)) as client:
             client.sendall(b"GET /status HTTP/1.1\r\n\r\n")
@@ -455,14 +454,11 @@ async def test_admin_clients_that_reset_leave_no_traceback(
 
 
 async def test_a_stop_starts_no_worker_that_waits_for_its_next_start(
-    tmp_path: Path, start: Start, start_server: Any, free_port: int, until: Any
+    start_workers: StartWorkers, tmp_path: Path, free_port: int, until: Any
 ) -> None:
-    path = tmp_path / "routes.toml"
-    write_config(path, await start_server(), free_port, process="workers = 2")
-    command = await start(path, says="listens on")
-    await until(lambda: command.said.count("listens on") == 2)
-    path.write_text("no TOML")
-    os.kill(int(re.findall(r"l4relay\[(\d+)\] INFO: relay test", command.said)[0]), signal.SIGKILL)
+    command = await start_workers(2, free_port)
+    (tmp_path / "routes.toml").write_text("no TOML")
+    os.kill(command.workers[0], signal.SIGKILL)
     await until(lambda: "starts again" in command.said)
     command.process.send_signal(signal.SIGTERM)
     assert await command.wait() == 0
