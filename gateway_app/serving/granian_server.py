@@ -111,7 +111,7 @@ def _prepare_worker() -> None:
     """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
-    end_with_parent()
+    end_with_parent(signal.SIGKILL)  # SIGTERM is lost between uvloop's handler for it and the loop's start
 
 
 def _schedule_in_batches() -> None:

@@ -11,7 +11,7 @@ _PR_SET_PDEATHSIG: Final = 1  # prctl(2)
 _LIBC: Final = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
-def end_with_parent() -> None:
-    """Have this process get SIGTERM when the thread that has started it ends. Does nothing but on Linux."""
+def end_with_parent(number: signal.Signals) -> None:
+    """Have this process get the signal when the thread that has started it ends; Linux alone can do it."""
     if _LIBC is not None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        _LIBC.prctl(_PR_SET_PDEATHSIG, number)

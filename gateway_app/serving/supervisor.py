@@ -166,4 +166,4 @@ def _prepare_child() -> None:
     """Set up a child between fork and exec."""
     # A SIGHUP that comes before the child listens for it must not end it; what it would read is new anyway.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    end_with_parent()
+    end_with_parent(signal.SIGTERM)
