@@ -347,9 +347,10 @@ from pathlib import Path
 from l4relay.config.load import load
 from l4relay.worker import Worker
 
+sock = socket.socket(type=socket.SOCK_DGRAM)
+sock.bind(("127.0.0.1", 7))
+
 def echo_over_udp():
-    sock = socket.socket(type=socket.SOCK_DGRAM)
-    sock.bind(("127.0.0.1", 7))
     while True:
         sock.sendto(*sock.recvfrom(100))
 
